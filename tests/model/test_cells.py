@@ -1,0 +1,132 @@
+"""Every cell: the fast window against the equations written out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from textgen.model.cells import LSTM, CellState, RecurrentLayer, UpdateGateLSTM, cell_types, segments
+
+CELLS = sorted(cell_types())
+
+
+def build(name: str, input_size: int = 5, hidden_size: int = 7) -> RecurrentLayer:
+    layer = cell_types()[name](input_size, hidden_size)
+    layer.reset_parameters(torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)) * 0.3)
+    return layer
+
+
+def random_state(layer: RecurrentLayer, batch: int) -> CellState:
+    generator = torch.Generator().manual_seed(5)
+    return tuple(torch.randn(batch, layer.hidden_size, generator=generator) for _ in layer.state_names)
+
+
+def step_by_step(layer: RecurrentLayer, inputs: torch.Tensor, state: CellState) -> tuple[torch.Tensor, CellState]:
+    outputs = []
+    for step_inputs in inputs.unbind(1):
+        output, state = layer.step(step_inputs, state)
+        outputs.append(output)
+    return torch.stack(outputs, 1), state
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_window_agrees_with_the_equations(name: str, batch: int) -> None:
+    layer = build(name)
+    inputs = torch.randn(batch, 11, 5, generator=torch.Generator().manual_seed(1))
+    state = random_state(layer, batch)
+    fast, fast_state = layer(inputs, state)
+    slow, slow_state = step_by_step(layer, inputs, state)
+    torch.testing.assert_close(fast, slow, atol=1e-6, rtol=0)
+    for left, right in zip(fast_state, slow_state, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_gradients_agree_with_the_equations(name: str) -> None:
+    layer = build(name)
+    inputs = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(1))
+    state = random_state(layer, 3)
+    gradients = []
+    for run in (layer, lambda x, s: step_by_step(layer, x, s)):
+        outputs, _ = run(inputs, state)
+        gradients.append(torch.autograd.grad(outputs.square().sum(), list(layer.parameters())))
+    for fast, slow in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, slow, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_given_recurrent_weight_replaces_the_own_one(name: str) -> None:
+    layer = build(name)
+    inputs, state = torch.randn(2, 4, 5), random_state(layer, 2)
+    other = torch.randn(layer.recurrent_weight.shape) * 0.2
+    replaced, _ = layer(inputs, state, recurrent_weight=other)
+    with torch.no_grad():
+        layer.recurrent_weight.copy_(other)
+    own, _ = layer(inputs, state)
+    torch.testing.assert_close(replaced, own)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_recurrent_matrices_start_orthogonal(name: str) -> None:
+    layer = cell_types()[name](5, 8)
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    for block in layer.recurrent_weight.split(8):
+        torch.testing.assert_close(block @ block.T, torch.eye(8), atol=1e-5, rtol=0)
+
+
+def test_forget_gate_bias_starts_at_one() -> None:
+    layer = LSTM(3, 4)
+    layer.reset_parameters()
+    total = layer.fused.get_parameter("bias_ih_l0") + layer.fused.get_parameter("bias_hh_l0")
+    i, f, g, o = total.chunk(4)
+    assert f.tolist() == [1.0] * 4
+    assert torch.cat([i, g, o]).abs().sum() == 0
+
+
+def test_update_gate_lstm_follows_the_tutorial_for_one_unit() -> None:
+    """The numbers of one step, computed with plain arithmetic from the equations of the issue."""
+    layer = UpdateGateLSTM(1, 1)
+    weights_x, weights_h = [0.3, -0.2, 0.5, 0.1, 0.7, -0.4], [0.2, 0.6, -0.3, 0.4, -0.5, 0.8]
+    biases, mixing = [0.1, 1.0, -0.1, 0.2, 0.3, 0.05], 0.4
+    with torch.no_grad():
+        layer.weight_input.copy_(torch.tensor(weights_x)[:, None])
+        layer.weight_hidden.copy_(torch.tensor(weights_h)[:, None])
+        layer.bias.copy_(torch.tensor(biases))
+        layer.mixing.fill_(mixing)
+    x, h, c = 0.9, -0.6, 0.5
+
+    def sigmoid(value: float) -> float:
+        return float(torch.sigmoid(torch.tensor(value, dtype=torch.float64)))
+
+    def tanh(value: float) -> float:
+        return float(torch.tanh(torch.tensor(value, dtype=torch.float64)))
+
+    i, f, g, o, u, k = (wx * x + wh * h + b for wx, wh, b in zip(weights_x, weights_h, biases, strict=True))
+    usual = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    updated = sigmoid(u) * c + (1 - sigmoid(u)) * tanh(k)
+    m = sigmoid(mixing)
+    hidden = m * sigmoid(o) * tanh(usual) + (1 - m) * sigmoid(o) * tanh(updated)
+    cell = m * usual + (1 - m) * updated
+    output, state = layer.step(torch.tensor([[x]]), (torch.tensor([[h]]), torch.tensor([[c]])))
+    assert output.item() == pytest.approx(hidden, abs=1e-6)
+    assert state[0].item() == pytest.approx(hidden, abs=1e-6)
+    assert state[1].item() == pytest.approx(cell, abs=1e-6)
+
+
+def test_update_gate_lstm_starts_by_mixing_in_equal_parts() -> None:
+    layer = UpdateGateLSTM(3, 4)
+    layer.reset_parameters()
+    assert torch.sigmoid(layer.mixing).tolist() == [0.5] * 4
+    assert isinstance(layer.mixing, nn.Parameter)
+
+
+def test_segments_cut_where_any_row_resets() -> None:
+    resets = torch.zeros(2, 6, dtype=torch.bool)
+    resets[0, 2] = resets[1, 5] = resets[1, 0] = True
+    assert list(segments(resets)) == [(0, 2), (2, 5), (5, 6)]
+    assert list(segments(torch.zeros(2, 6, dtype=torch.bool))) == [(0, 6)]

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from textgen.errors import BadCheckpoint, InvalidSetting, TrainingDiverged
+from textgen.model.cells import cell_types
+from textgen.training.events import (
+    CheckpointEvent,
+    EndEvent,
+    EvaluationEvent,
+    Event,
+    SampleEvent,
+    StartEvent,
+    StepEvent,
+)
+from textgen.training.snapshot import TrainingSnapshot
+from textgen.training.trainer import Trainer
+
+from tests.training.conftest import ManualClock
+
+MakeTrainer = Callable[..., Trainer]
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [*trainer.model.parameters(), *trainer.average.parameters()]
+
+
+def until_step(trainer: Trainer, step: int) -> Iterator[Event]:
+    for event in trainer.events():
+        yield event
+        if trainer.step >= step:
+            trainer.stop()
+
+
+def of_type(events: list[Event], kind: type) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+@pytest.mark.parametrize("cell", sorted(cell_types()))
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_resumed_run_ends_with_the_same_bits(
+    cell: str, accumulation: int, make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    whole = make_trainer(cell, accumulation=accumulation)
+    list(whole.events())
+    first = make_trainer(cell, accumulation=accumulation)
+    list(until_step(first, 5))
+    assert 5 <= first.step < 12
+    first.snapshot().save(tmp_path)
+    second = make_trainer(cell, accumulation=accumulation)
+    average = {name: value.clone() for name, value in first.average.state_dict().items()}
+    second.restore(average, TrainingSnapshot.load(tmp_path))
+    events = list(second.events())
+    assert second.step == whole.step == 12
+    assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
+    assert second.best == whole.best
+    assert of_type(events, StartEvent)[0].step == first.step
+
+
+def test_a_resumed_run_crosses_epochs_with_the_same_bits(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    whole = make_trainer(steps=60)
+    list(whole.events())
+    first = make_trainer(steps=60)
+    list(until_step(first, 31))
+    first.snapshot().save(tmp_path)
+    second = make_trainer(steps=60)
+    second.restore(first.average.state_dict(), TrainingSnapshot.load(tmp_path))
+    list(second.events())
+    assert whole.epoch() > 2
+    assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
+
+
+def test_a_snapshot_of_another_run_is_refused(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    first = make_trainer("lstm")
+    list(until_step(first, 2))
+    first.snapshot().save(tmp_path)
+    snapshot = TrainingSnapshot.load(tmp_path)
+    for other in (make_trainer("gru"), make_trainer("lstm", batch_size=3)):
+        with pytest.raises(BadCheckpoint):
+            other.restore(first.average.state_dict(), snapshot)
+    (tmp_path / "training.safetensors").write_bytes(b"junk")
+    with pytest.raises(BadCheckpoint, match="training.safetensors"):
+        TrainingSnapshot.load(tmp_path)
+
+
+@pytest.mark.parametrize("cell", sorted(cell_types()))
+def test_training_learns(cell: str, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(cell, steps=250, learning_rate=2e-2, average_decay=0.9)
+    before = trainer.evaluate_average()
+    list(trainer.events())
+    after = trainer.evaluate_average()
+    # A uniform guess costs ln 36 = 3.58 nats; the rule leaves one bit, 0.69.
+    assert before.nats_per_token > 3.4
+    assert after.nats_per_token < 2.0
+    assert after.accuracy > 0.3
+
+
+def test_documents_can_be_kept_apart(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(steps=150, learning_rate=2e-2, average_decay=0.9, reset_at_document_ends=True)
+    list(trainer.events())
+    assert trainer.evaluate_average().nats_per_token < 2.0
+
+
+def test_events_tell_the_whole_story(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(sampler=lambda model: ("a sample",))
+    events = list(trainer.events())
+    assert isinstance(events[0], StartEvent)
+    assert isinstance(events[-1], EndEvent)
+    assert events[0].total_steps == 12
+    assert [event.step for event in of_type(events, EvaluationEvent)] == [4, 8, 12]
+    assert [event.step for event in of_type(events, SampleEvent)] == [0, 4, 8, 12]
+    assert of_type(events, EvaluationEvent)[0].best
+    steps = of_type(events, StepEvent)
+    assert steps[-1].step == 12
+    assert steps[-1].progress == 1.0
+    assert all(event.seconds_left >= 0 and event.tokens_per_second > 0 for event in steps)
+    assert events[-1].reason == "finished"
+    assert events[-1].best_step in {4, 8, 12}
+    last = [event.step for event in of_type(events, CheckpointEvent) if event.kind == "last"]
+    assert last[-1] == 12
+
+
+def test_budget_in_epochs(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(epochs=1.5)
+    list(trainer.events())
+    assert trainer.epoch() == pytest.approx(1.5, abs=0.05)
+
+
+def test_budget_in_minutes_spends_the_minutes_and_ends_with_an_evaluation(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(minutes=0.5, clock=ManualClock(0.05))
+    events = list(trainer.events())
+    assert 30 <= trainer.elapsed_seconds < 40
+    assert len(of_type(events, EvaluationEvent)) == 3
+    rates = [event.learning_rate for event in of_type(events, StepEvent)]
+    assert max(rates) > 0.004
+    assert rates[-1] < 0.001
+
+
+def test_time_spent_before_an_interruption_counts(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    first = make_trainer(minutes=0.5, clock=ManualClock(0.05))
+    list(until_step(first, 10))
+    first.snapshot().save(tmp_path)
+    second = make_trainer(minutes=0.5, clock=ManualClock(0.05))
+    second.restore(first.average.state_dict(), TrainingSnapshot.load(tmp_path))
+    assert second.elapsed_seconds >= first.elapsed_seconds - 1
+    assert 0 < second.progress < 1
+
+
+def test_stop_ends_with_a_checkpoint_after_the_step(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(steps=1000)
+    events = list(until_step(trainer, 3))
+    assert isinstance(events[-2], CheckpointEvent)
+    assert events[-2].kind == "last"
+    assert isinstance(events[-1], EndEvent)
+    assert events[-1].reason == "stopped"
+
+
+def test_saves_come_by_the_clock(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(steps=40, evaluations=1, save_seconds=1.0, clock=ManualClock(0.1))
+    events = list(trainer.events())
+    assert len([event for event in of_type(events, CheckpointEvent) if event.kind == "last"]) > 5
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(steps=50)
+    with torch.no_grad():
+        trainer.model.embedding[4:].fill_(float("inf"))
+    with pytest.raises(TrainingDiverged, match="smaller learning rate"):
+        list(trainer.events())
+
+
+def test_a_run_needs_a_budget(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(InvalidSetting, match="steps, epochs and minutes"):
+        make_trainer(steps=None)
+    with pytest.raises(InvalidSetting, match="one of"):
+        make_trainer(steps=3, minutes=1.0)
+
+
+def test_without_an_average_the_weights_themselves_are_kept(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(average_decay=0.0)
+    list(trainer.events())
+    pairs = zip(trainer.model.parameters(), trainer.average.parameters(), strict=True)
+    assert all(torch.allclose(model, average) for model, average in pairs)

@@ -1,0 +1,164 @@
+"""The command line: `textgen …` and `python -m textgen …`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import textgen
+from textgen import commands
+from textgen.config import (
+    CELLS,
+    GenerationSettings,
+    ModelSettings,
+    TextSettings,
+    TrainingSettings,
+)
+from textgen.errors import InvalidSetting, TextgenError
+from textgen.options import add_settings
+
+_DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        sentence = message[0].upper() + message[1:]
+        self.exit(2, f"{sentence.rstrip('.')}. See: {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C."""
+    options = build_parser().parse_args(arguments)
+    try:
+        status = options.run(options)
+    except InvalidSetting as error:
+        print(error, file=sys.stderr)
+        return 2
+    except TextgenError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+        sys.stdout = None
+        return 1
+    return int(status)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; every setting's default, help and check come from `textgen.config`."""
+    parser = _Parser(prog="textgen", description="Write with recurrent language models and train your own.")
+    parser.add_argument("--version", action="version", version=f"textgen {textgen.__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_train(verbs)
+    _add_generate(verbs)
+    _add_evaluate(verbs)
+    _add_tokenizer(verbs)
+    _add_serve(verbs)
+    _add_bench(verbs)
+    return parser
+
+
+def _add_train(verbs: Any) -> None:
+    parser = verbs.add_parser("train", help="train a model on text files, or go on with a run")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="text files, in any usual encoding")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the new run")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")
+    parser.add_argument("--preset", help="quick (3 minutes), balanced (15) or thorough (60); default quick")
+    parser.add_argument("--base", metavar="CHECKPOINT", help="start from this checkpoint and its vocabulary")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; options here win over it")
+    parser.add_argument(
+        "--heldout-file", action="append", dest="heldout_files", metavar="FILE", help="evaluate on this"
+    )
+    parser.add_argument(
+        "--sample-prompt", action="append", dest="sample_prompts", metavar="TEXT", help="samples begin so"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no samples")
+    parser.add_argument("--json", action="store_true", help="print the result as a last line of JSON")
+    _add_device(parser)
+    add_settings(parser, "text", TextSettings)
+    add_settings(parser, "model", ModelSettings, leave_out=("vocab_size",), choices={"cell": CELLS})
+    add_settings(parser, "training", TrainingSettings)
+    parser.set_defaults(run=commands.train)
+
+
+def _add_generate(verbs: Any) -> None:
+    parser = verbs.add_parser("generate", help="continue a prompt")
+    _add_checkpoint(parser)
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="text to continue; - reads standard input")
+    parser.add_argument("--json", action="store_true", help="print one JSON line instead of the text")
+    _add_device(parser)
+    add_settings(parser, "generation", GenerationSettings)
+    parser.set_defaults(run=commands.generate)
+
+
+def _add_evaluate(verbs: Any) -> None:
+    parser = verbs.add_parser("evaluate", help="score a model on text it has not seen")
+    _add_checkpoint(parser)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="text files")
+    parser.add_argument("--json", action="store_true", help="print the figures as a last line of JSON")
+    parser.add_argument(
+        "--heldout", type=float, metavar="SHARE", help="score only this last share; default: everything"
+    )
+    _add_device(parser)
+    add_settings(parser, "text", TextSettings, leave_out=("heldout", "tokenizer", "vocab_size"))
+    parser.set_defaults(run=commands.evaluate)
+
+
+def _add_tokenizer(verbs: Any) -> None:
+    parser = verbs.add_parser("tokenizer", help="train or look at a vocabulary")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Parser)
+    training = actions.add_parser("train", help="train a SentencePiece vocabulary on text files")
+    training.add_argument("files", nargs="+", metavar="FILE", help="text files")
+    training.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the model goes (.model)")
+    add_settings(training, "text", TextSettings, leave_out=("heldout", "heldout_by", "split"))
+    training.set_defaults(run=commands.tokenizer_train)
+    info = actions.add_parser("info", help="show a vocabulary and how it cuts a text")
+    info.add_argument("path", type=Path, metavar="PATH", help="a .model file, a checkpoint or a run")
+    info.add_argument("--text", metavar="TEXT", help="text to cut into pieces")
+    info.add_argument("--json", action="store_true", help="print one JSON line")
+    info.set_defaults(run=commands.tokenizer_info)
+
+
+def _add_serve(verbs: Any) -> None:
+    parser = verbs.add_parser("serve", help="open the app")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on")
+    parser.add_argument("--models", type=Path, action="append", metavar="DIR", help="folder of checkpoints or runs")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    _add_device(parser)
+    parser.set_defaults(run=commands.serve)
+
+
+def _add_bench(verbs: Any) -> None:
+    parser = verbs.add_parser("bench", help="measure; the last line of each benchmark is JSON")
+    names = sorted(module.name for module in pkgutil.iter_modules(_benchmark_path()))
+    parser.add_argument("name", choices=names, help="what to measure")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the benchmark's own options")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    module = importlib.import_module(f"textgen.benchmarks.{options.name}")
+    return int(module.main(options.arguments) or 0)
+
+
+def _benchmark_path() -> list[str]:
+    return [str(Path(__file__).parent / "benchmarks")]
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint or a run")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=_DEVICES, default="auto", help="where to compute")

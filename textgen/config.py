@@ -1,0 +1,188 @@
+"""One place for every setting: default, help and check. The command line, the page and the config files all read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from textgen.errors import InvalidSetting
+
+CELLS = ("lstm", "gru", "rnn", "update-gate-lstm")
+CellName = Literal["lstm", "gru", "rnn", "update-gate-lstm"]
+PrecisionName = Literal["auto", "fp32", "bf16"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Rate = Annotated[float, Field(ge=0.0, le=0.95)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TextSettings(Settings):
+    """How files become token ids."""
+
+    encoding: str | None = Field(None, description="encoding of the files; guessed for each file when not given")
+    split: str = Field(
+        "file",
+        min_length=1,
+        description="where a document ends: file, blank-line, line, or any separator text",
+    )
+    heldout: float = Field(0.1, ge=0.0, lt=1.0, description="share of the text held out for evaluation")
+    heldout_by: Literal["text", "file", "document"] = Field(
+        "text",
+        description="what is held out: the end of the whole text, the end of every file, or whole documents",
+    )
+    tokenizer: Literal["unigram", "bpe", "char"] = Field("unigram", description="how text is cut into pieces")
+    vocab_size: int = Field(1000, ge=8, le=200_000, description="number of pieces in the vocabulary")
+
+
+class ModelSettings(Settings):
+    """The shape of a language model."""
+
+    cell: CellName = Field("lstm", description="recurrent cell")
+    vocab_size: int = Field(1000, ge=4, le=1_000_000, description="number of pieces in the vocabulary")
+    embedding_size: int = Field(256, ge=1, le=16_384, description="width of the tied embedding")
+    hidden_size: int = Field(512, ge=1, le=16_384, description="units per recurrent layer")
+    num_layers: int = Field(1, ge=1, le=32, description="stacked recurrent layers")
+
+
+class DropoutSettings(Settings):
+    """Shares dropped in training (AWD-LSTM, Merity et al. 2017)."""
+
+    embedding_dropout: Rate = Field(0.0, description="share of vocabulary rows dropped from the embedding")
+    input_dropout: Rate = Field(0.0, description="share of embedding features dropped, one mask per sequence")
+    hidden_dropout: Rate = Field(0.0, description="the same between recurrent layers")
+    output_dropout: Rate = Field(0.0, description="the same before the softmax")
+    weight_dropout: Rate = Field(0.0, description="share of recurrent weights dropped")
+
+
+class TrainingSettings(DropoutSettings):
+    """How a model is trained. The budget is exactly one of steps, epochs and minutes."""
+
+    steps: int | None = Field(None, ge=1, description="train for so many optimizer steps")
+    epochs: float | None = Field(None, gt=0, le=100_000, description="train for so many passes over the text")
+    minutes: float | None = Field(None, gt=0, le=1_000_000, description="train for so many minutes")
+    batch_size: int = Field(16, ge=1, le=65_536, description="text streams trained side by side")
+    window: int = Field(48, ge=1, le=65_536, description="steps of back-propagation through time")
+    accumulation: int = Field(1, ge=1, le=4096, description="windows whose gradients make one optimizer step")
+    learning_rate: float = Field(5e-3, gt=0, le=10, description="peak learning rate")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the budget in which the learning rate rises")
+    weight_decay: float = Field(0.1, ge=0, le=10, description="decoupled weight decay of the matrices")
+    clip_norm: float = Field(1.0, gt=0, le=1e6, description="largest gradient norm")
+    average_decay: float = Field(
+        0.998, ge=0, lt=1, description="decay of the moving average of weights; 0 turns it off"
+    )
+    reset_at_document_ends: bool = Field(False, description="forget the state where a document ends")
+    precision: PrecisionName = Field("auto", description="number format of the matrix products; auto measures")
+    evaluations: int = Field(10, ge=1, le=10_000, description="evaluations spread over the run")
+    save_seconds: float = Field(60.0, gt=0, description="longest time between two saves")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainingSettings:
+        given = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InvalidSetting("budget", " and ".join(given), "one of steps, epochs and minutes")
+        return self
+
+
+class GenerationSettings(Settings):
+    """How text is generated. Ranges are those of the page's controls."""
+
+    temperature: float = Field(0.8, ge=0.0, le=5.0, description="0 always takes the likeliest token; higher is wilder")
+    top_k: int = Field(0, ge=0, description="keep only the k likeliest tokens; 0 keeps all")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="keep the likeliest tokens that together reach this share")
+    min_new_tokens: int = Field(0, ge=0, description="do not end before so many tokens")
+    max_new_tokens: int = Field(200, ge=1, description="end after so many tokens")
+    stop: tuple[str, ...] = Field((), max_length=16, description="end where one of these texts appears")
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="the same seed gives the same text; random when not given"
+    )
+    num_beams: int = Field(1, ge=1, description="hypotheses of the beam search; 1 samples instead")
+    length_penalty: float = Field(1.0, ge=-5.0, le=5.0, description="above 0 favours longer hypotheses")
+    num_return: int = Field(1, ge=1, description="finished hypotheses to return, at most the beams")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GenerationSettings:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise InvalidSetting(
+                "min_new_tokens", self.min_new_tokens, f"at most max_new_tokens ({self.max_new_tokens})"
+            )
+        if self.num_return > self.num_beams:
+            raise InvalidSetting("num_return", self.num_return, f"at most num_beams ({self.num_beams})")
+        if any(not text for text in self.stop):
+            raise InvalidSetting("stop", "an empty text", "texts of at least one character")
+        return self
+
+
+class RunSettings(Settings):
+    """A whole training run: the content of a config file."""
+
+    files: tuple[str, ...] = Field((), description="the text files to train on")
+    heldout_files: tuple[str, ...] = Field((), description="files to evaluate on instead of a held-out share")
+    base: str | None = Field(None, description="checkpoint to start from")
+    sample_prompts: tuple[str, ...] = Field(("",), max_length=16, description="what samples during training begin with")
+    text: TextSettings = TextSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def parse_settings(kind: type[SettingsT], values: dict[str, Any]) -> SettingsT:
+    """Checks `values` and returns settings of `kind`.
+
+    Raises `InvalidSetting` naming the field, what was given and what is allowed.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise _as_invalid_setting(error) from None
+
+
+def update_settings(settings: SettingsT, **changes: Any) -> SettingsT:
+    """A checked copy of `settings` with `changes`."""
+    return parse_settings(type(settings), {**settings.model_dump(), **changes})
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML (or JSON) config file; `InvalidSetting` when it is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidSetting("config", str(path), f"a readable file ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidSetting("config", str(path), f"a YAML file ({str(error).splitlines()[0]})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InvalidSetting("config", str(path), "a mapping of sections")
+    return content
+
+
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def _as_invalid_setting(error: ValidationError) -> InvalidSetting:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "settings"
+    context = first.get("ctx", {})
+    inner = context.get("error")
+    if isinstance(inner, InvalidSetting):
+        return inner
+    if first["type"] == "extra_forbidden":
+        return InvalidSetting(field, "an unknown setting", "the settings of the documentation")
+    bounds = [f"{words} {context[key]}" for key, words in _BOUNDS.items() if key in context]
+    if "expected" in context:
+        allowed = f"one of {context['expected']}"
+    elif bounds:
+        allowed = " and ".join(bounds)
+    else:
+        allowed = first["msg"][0].lower() + first["msg"][1:]
+    return InvalidSetting(field, first["input"], allowed)

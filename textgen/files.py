@@ -1,0 +1,82 @@
+"""Writing so that a crash leaves either the old content or the new, never a mixture."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from textgen.errors import CannotWrite
+
+
+@contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turns an `OSError` (full disk, missing rights) into `CannotWrite`, a sentence that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(str(path), error.strerror or str(error)) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces the file at `path` by `data`; raises `CannotWrite`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explain_write_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Replaces `folder` by one that `fill` writes into an empty folder beside it; raises `CannotWrite`.
+
+    No file system call replaces a full folder, so the old one steps aside under a name that `recover_folder` knows:
+    whenever the process dies, one complete folder is there.
+    """
+    new, old = folder.with_name(f".{folder.name}.{os.getpid()}.new"), _aside(folder)
+    with explain_write_errors(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            recover_folder(folder)
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            fill(new)
+            for path in new.iterdir():
+                _sync(path)
+            _sync(new)
+            if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.rename(folder, old)
+            os.rename(new, folder)
+            _sync(folder.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def recover_folder(folder: Path) -> Path:
+    """`folder`, put back in its place first if a crash caught it stepping aside."""
+    old = _aside(folder)
+    if not folder.exists() and old.is_dir():
+        os.rename(old, folder)
+    return folder
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Training runs as folders whose files are the truth."""

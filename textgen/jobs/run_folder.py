@@ -1,0 +1,96 @@
+"""The folder of a training run.
+
+config.json     what was asked; the same file that `textgen train --config` reads
+status.json     state, process id and its start time, heartbeat; replaced atomically
+metrics.jsonl   one line for each report and each evaluation
+samples.jsonl   what the model wrote at each evaluation
+corpus/         token ids and the tokenizer
+checkpoints/    last/ (resumable) and best/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from textgen.config import RunSettings, parse_settings, read_settings_file
+from textgen.errors import InvalidSetting
+from textgen.files import explain_write_errors, write_atomically
+from textgen.training.events import EvaluationEvent, SampleEvent, StepEvent
+
+
+class RunFolder:
+    """Reads and writes one run's files."""
+
+    def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.status = path / "status.json"
+        self.metrics = path / "metrics.jsonl"
+        self.samples = path / "samples.jsonl"
+        self.corpus = path / "corpus"
+        self.last = path / "checkpoints" / "last"
+        self.best = path / "checkpoints" / "best"
+        self._wall_clock = wall_clock
+
+    def create(self, settings: RunSettings) -> None:
+        """Starts an empty run; `InvalidSetting` when the folder already holds something that is not ours to replace."""
+        if self.path.exists() and any(self.path.iterdir()):
+            allowed = "a new or empty folder; to go on with a run use --resume"
+            raise InvalidSetting("out", str(self.path), allowed)
+        self.write_settings(settings)
+
+    def write_settings(self, settings: RunSettings) -> None:
+        content = json.dumps(settings.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        write_atomically(self.config, (content + "\n").encode())
+
+    def settings(self) -> RunSettings:
+        """What was asked; `InvalidSetting` when the folder is no run."""
+        if not self.config.is_file():
+            raise InvalidSetting("resume", str(self.path), "the folder of a training run")
+        return parse_settings(RunSettings, read_settings_file(self.config))
+
+    def write_status(self, state: str, **details: Any) -> None:
+        """Replaces status.json; `state` is preparing, running, stopped, finished or failed."""
+        status = {"state": state, "pid": os.getpid(), "heartbeat": self._wall_clock(), **details}
+        write_atomically(self.status, (json.dumps(status, ensure_ascii=False) + "\n").encode())
+
+    def append_step(self, event: StepEvent) -> None:
+        self._append(self.metrics, {"kind": "step", **asdict(event)})
+
+    def append_evaluation(self, event: EvaluationEvent) -> None:
+        self._append(self.metrics, {"kind": "evaluation", **asdict(event)})
+
+    def append_samples(self, event: SampleEvent) -> None:
+        self._append(self.samples, asdict(event))
+
+    def cut_back(self, step: int) -> None:
+        """Drops lines after `step`, and one cut short by a crash: a resumed run then tells each step once."""
+        for path in (self.metrics, self.samples):
+            if path.exists():
+                kept = [line for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) <= step]
+                write_atomically(path, b"".join(kept))
+
+    def _append(self, path: Path, values: dict[str, Any]) -> None:
+        with explain_write_errors(path), path.open("ab") as stream:
+            stream.write((json.dumps(values, ensure_ascii=False) + "\n").encode())
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """The checkpoint folder that `path` means: itself, or the best (else the last) one of a run."""
+    for candidate in (path / "checkpoints" / "best", path / "checkpoints" / "last"):
+        if (candidate / "config.json").is_file():
+            return candidate
+    return path

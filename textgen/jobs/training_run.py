@@ -1,0 +1,201 @@
+"""Carries out one training run in a run folder: text → corpus → trainer → files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from textgen.config import DeviceName, GenerationSettings, RunSettings, update_settings
+from textgen.engine import Engine, FinishedEvent, GenerationRequest
+from textgen.errors import InvalidSetting, TextgenError
+from textgen.jobs.card import model_card
+from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
+from textgen.limits import Limits
+from textgen.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from textgen.model.language_model import LanguageModel
+from textgen.progress import ProgressCallback, ignore_progress
+from textgen.text.corpus import Corpus, StreamBatches, build_corpus, open_corpus
+from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from textgen.training.device import DeviceChoice, choose_device, choose_precision
+from textgen.training.events import (
+    CheckpointEvent,
+    EndEvent,
+    EvaluationEvent,
+    Event,
+    SampleEvent,
+    StartEvent,
+    StepEvent,
+)
+from textgen.training.snapshot import TrainingSnapshot
+from textgen.training.trainer import HeldOut, Sampler, Trainer
+
+_SAMPLE_TOKENS = 120
+_STATUS_SECONDS = 1.0
+
+
+class TrainingRun:
+    """A run that is ready to train: the corpus is built, the model made or loaded."""
+
+    def __init__(
+        self, folder: RunFolder, settings: RunSettings, corpus: Corpus, trainer: Trainer, lineage: dict[str, Any]
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.corpus = corpus
+        self.trainer = trainer
+        self._lineage = lineage
+        self._figures: dict[str, Any] = {}
+
+    def stop(self) -> None:
+        self.trainer.stop()
+
+    def events(self) -> Iterator[Event]:
+        """Trains and keeps the folder's files true; each event is written before it is passed on."""
+        status_due = 0.0
+        try:
+            for event in self.trainer.events():
+                self._record(event)
+                if isinstance(event, StepEvent) and event.elapsed_seconds >= status_due:
+                    status_due = event.elapsed_seconds + _STATUS_SECONDS
+                    self.folder.write_status("running", step=event.step, progress=event.progress)
+                yield event
+        except TextgenError as error:
+            self.folder.write_status("failed", error=str(error))
+            raise
+
+    def _record(self, event: Event) -> None:
+        if isinstance(event, StartEvent):
+            self.folder.cut_back(event.step)
+            self.folder.write_status("running", step=event.step)
+        elif isinstance(event, StepEvent):
+            self.folder.append_step(event)
+        elif isinstance(event, EvaluationEvent):
+            self._figures = {"step": event.step, **event.evaluation.as_dict()}
+            self.folder.append_evaluation(event)
+        elif isinstance(event, SampleEvent):
+            self.folder.append_samples(event)
+        elif isinstance(event, CheckpointEvent):
+            self._save(event)
+        elif isinstance(event, EndEvent):
+            self.folder.write_status(event.reason, step=event.step)
+
+    def _save(self, event: CheckpointEvent) -> None:
+        snapshot = self.trainer.snapshot() if event.kind == "last" else None
+        figures = {**self._figures, "elapsed_seconds": round(self.trainer.elapsed_seconds, 1)}
+        checkpoint = Checkpoint(
+            model=self.trainer.average,
+            tokenizer_bytes=self.corpus.tokenizer.to_bytes(),
+            generation=GenerationSettings(),
+            lineage=self._lineage,
+            figures=figures,
+            card=model_card(self.folder.path.name, self.settings, self.corpus, figures),
+        )
+        target = self.folder.best if event.kind == "best" else self.folder.last
+        save_checkpoint(target, checkpoint, extra=snapshot.save if snapshot else None)
+
+
+def start_run(
+    path: Path,
+    settings: RunSettings,
+    *,
+    device: DeviceName = "auto",
+    progress: ProgressCallback = ignore_progress,
+) -> TrainingRun:
+    """Makes a new run folder and prepares training; raises errors of ours for bad text or settings."""
+    folder = RunFolder(path)
+    files = [Path(file) for file in settings.files]
+    if not files:
+        raise InvalidSetting("files", "none", "at least one text file")
+    base = None
+    if settings.base is not None:
+        base = load_checkpoint(resolve_checkpoint(Path(settings.base)))
+    folder.create(settings)
+    folder.write_status("preparing")
+    try:
+        corpus = build_corpus(
+            folder.corpus,
+            files,
+            settings.text,
+            tokenizer=Tokenizer.from_bytes(base.tokenizer_bytes) if base else None,
+            heldout_files=[Path(file) for file in settings.heldout_files],
+            seed=settings.training.seed,
+            progress=progress,
+        )
+    except TextgenError as error:
+        folder.write_status("failed", error=str(error))
+        raise
+    model_settings = base.model.settings if base else settings.model
+    vocab_size = corpus.tokenizer.vocab_size
+    settings = update_settings(settings, model={**model_settings.model_dump(), "vocab_size": vocab_size})
+    folder.write_settings(settings)
+    return _prepare(folder, settings, corpus, choose_device(device), base)
+
+
+def resume_run(path: Path, *, device: DeviceName = "auto") -> TrainingRun:
+    """Takes up a run from its last checkpoint; the continuation is the one that an uninterrupted run would have had."""
+    folder = RunFolder(path)
+    settings = folder.settings()
+    corpus = open_corpus(folder.corpus)
+    base = load_checkpoint(resolve_checkpoint(Path(settings.base))) if settings.base is not None else None
+    run = _prepare(folder, settings, corpus, choose_device(device), base)
+    saved = load_checkpoint(folder.last)
+    run.trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
+    return run
+
+
+def _prepare(
+    folder: RunFolder, settings: RunSettings, corpus: Corpus, device: torch.device, base: Checkpoint | None
+) -> TrainingRun:
+    training = settings.training
+    model = base.model if base else LanguageModel(settings.model)
+    if base is None:
+        model.reset_parameters(training.seed)
+    model.to(device)
+    batches = StreamBatches(
+        corpus.train.ids,
+        batch_size=training.batch_size,
+        window=training.window,
+        seed=training.seed,
+        reset_at_document_ends=training.reset_at_document_ends,
+    )
+    precision = choose_precision(training.precision, model, batch_size=batches.batch_size, window=batches.window)
+    part = corpus.heldout
+    trainer = Trainer(
+        model,
+        batches,
+        training,
+        DeviceChoice(device, precision, torch.get_num_threads()),
+        held_out=HeldOut(part.ids, part.characters, part.bytes) if part else None,
+        sampler=text_sampler(corpus.tokenizer, settings.sample_prompts, seed=training.seed),
+    )
+    lineage: dict[str, Any] = {"files": [Path(file).name for file in settings.files]}
+    if base is not None and settings.base is not None:
+        lineage["base"] = {"name": resolve_checkpoint(Path(settings.base)).name, "lineage": base.lineage}
+    return TrainingRun(folder, settings, corpus, trainer, lineage)
+
+
+def text_sampler(tokenizer: Tokenizer, prompts: tuple[str, ...], *, seed: int) -> Sampler:
+    """A function that lets a model continue each prompt, always with the same seed."""
+    generation = GenerationSettings(max_new_tokens=_SAMPLE_TOKENS, seed=seed)
+
+    def sample(model: LanguageModel) -> tuple[str, ...]:
+        with Engine(model, device=model.embedding.device, limits=Limits()) as engine:
+            return tuple(prompt + _continuation(engine, tokenizer, prompt, generation) for prompt in prompts)
+
+    return sample
+
+
+def _continuation(engine: Engine, tokenizer: Tokenizer, prompt: str, generation: GenerationSettings) -> str:
+    request = GenerationRequest(
+        prompt_ids=(BOS_ID, *tokenizer.encode(prompt)),
+        settings=generation,
+        forbidden_ids=frozenset({UNK_ID, BOS_ID, PAD_ID}),
+        eos_id=EOS_ID,
+    )
+    for event in engine.submit(request):
+        if isinstance(event, FinishedEvent):
+            return tokenizer.decode(event.hypotheses[0].token_ids)
+    return ""

@@ -1,0 +1,226 @@
+"""Recurrent cells behind one interface: a fast `forward` over a window and a `step` that writes the equations out.
+
+In the equations `[h, x]` is the previous output and the input side by side, `σ` the logistic function and `⊙` the
+product of entries. PyTorch keeps the weights of x and h apart and gives each a bias; their sum is the `W[h, x] + b` of
+the papers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+CellState = tuple[Tensor, ...]
+
+
+class RecurrentLayer(nn.Module):
+    """One layer of one kind of cell.
+
+    `forward` takes inputs [batch, time, input_size] and a state of `len(state_names)` tensors [batch, hidden_size] and
+    returns outputs [batch, time, hidden_size] and the state after the last step. `recurrent_weight` stands in for the
+    layer's own (weight dropout). `step` does the same for inputs [batch, input_size]: the slow reference.
+    """
+
+    state_names: ClassVar[tuple[str, ...]]
+    num_gates: ClassVar[int]
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+
+    @property
+    def recurrent_weight(self) -> Tensor:
+        """[num_gates · hidden_size, hidden_size]."""
+        raise NotImplementedError
+
+    def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        raise NotImplementedError
+
+    def forward(
+        self, inputs: Tensor, state: CellState, *, recurrent_weight: Tensor | None = None
+    ) -> tuple[Tensor, CellState]:
+        raise NotImplementedError
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Orthogonal recurrent matrices (Saxe et al. 2013, https://arxiv.org/abs/1312.6120), one for each gate."""
+        bound = self.hidden_size**-0.5
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if "bias" in name:
+                    parameter.zero_()
+                elif parameter.dim() == 2:
+                    parameter.uniform_(-bound, bound, generator=generator)
+            for block in self.recurrent_weight.split(self.hidden_size):
+                nn.init.orthogonal_(block, generator=generator)
+
+
+class _FusedLayer(RecurrentLayer):
+    """A layer that runs on one of PyTorch's fused recurrent modules."""
+
+    module: ClassVar[type[Any]]
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.fused: nn.RNNBase = self.module(input_size, hidden_size, batch_first=True)
+
+    @property
+    def recurrent_weight(self) -> Tensor:
+        return self.fused.get_parameter("weight_hh_l0")
+
+    def forward(
+        self, inputs: Tensor, state: CellState, *, recurrent_weight: Tensor | None = None
+    ) -> tuple[Tensor, CellState]:
+        # The fused modules expect [layers, batch, hidden], contiguous.
+        packed = tuple(part.to(inputs.dtype).unsqueeze(0).contiguous() for part in state)
+        packed_state = packed if len(packed) > 1 else packed[0]
+        replaced = {} if recurrent_weight is None else {"weight_hh_l0": recurrent_weight}
+        outputs, after = functional_call(self.fused, replaced, (inputs, packed_state))
+        return outputs, tuple(part.squeeze(0) for part in (after if isinstance(after, tuple) else (after,)))
+
+    def _projections(self, inputs: Tensor, hidden: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """What each gate gets from the input and from the previous output, each [batch, hidden]."""
+        from_input = F.linear(inputs, self.fused.get_parameter("weight_ih_l0"), self.fused.get_parameter("bias_ih_l0"))
+        from_hidden = F.linear(hidden, self.recurrent_weight, self.fused.get_parameter("bias_hh_l0"))
+        return from_input.chunk(self.num_gates, -1), from_hidden.chunk(self.num_gates, -1)
+
+
+class LSTM(_FusedLayer):
+    """Long short-term memory with a forget gate (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
+
+        i_t = σ(W_i[h_{t-1}, x_t] + b_i)          f_t = σ(W_f[h_{t-1}, x_t] + b_f)
+        c̃_t = tanh(W_g[h_{t-1}, x_t] + b_g)       o_t = σ(W_o[h_{t-1}, x_t] + b_o)
+        c_t = f_t ⊙ c_{t-1} + i_t ⊙ c̃_t           h_t = o_t ⊙ tanh(c_t)
+
+    The forget gate's bias starts at 1 (Jozefowicz et al. 2015), so that at first everything is remembered.
+    """
+
+    state_names = ("h", "c")
+    num_gates = 4
+    module = nn.LSTM
+
+    def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        hidden, cell = state
+        from_input, from_hidden = self._projections(inputs, hidden)
+        i, f, g, o = (x + h for x, h in zip(from_input, from_hidden, strict=True))
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        hidden = torch.sigmoid(o) * torch.tanh(cell)
+        return hidden, (hidden, cell)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        super().reset_parameters(generator)
+        with torch.no_grad():
+            self.fused.get_parameter("bias_hh_l0")[self.hidden_size : 2 * self.hidden_size] = 1.0
+
+
+class GRU(_FusedLayer):
+    """Gated recurrent unit (Cho et al. 2014, https://arxiv.org/abs/1406.1078), in the form cuDNN computes.
+
+    r_t = σ(W_r[h_{t-1}, x_t] + b_r)          z_t = σ(W_z[h_{t-1}, x_t] + b_z)
+    n_t = tanh(W_n x_t + b_n + r_t ⊙ (U_n h_{t-1} + d_n))
+    h_t = (1 − z_t) ⊙ n_t + z_t ⊙ h_{t-1}
+    """
+
+    state_names = ("h",)
+    num_gates = 3
+    module = nn.GRU
+
+    def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        (hidden,) = state
+        (r_x, z_x, n_x), (r_h, z_h, n_h) = self._projections(inputs, hidden)
+        reset, update = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
+        candidate = torch.tanh(n_x + reset * n_h)
+        hidden = (1 - update) * candidate + update * hidden
+        return hidden, (hidden,)
+
+
+class TanhRNN(_FusedLayer):
+    """The simple recurrent network (Elman 1990): h_t = tanh(W[h_{t-1}, x_t] + b)."""
+
+    state_names = ("h",)
+    num_gates = 1
+    module = nn.RNN
+
+    def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        (from_input,), (from_hidden,) = self._projections(inputs, state[0])
+        hidden = torch.tanh(from_input + from_hidden)
+        return hidden, (hidden,)
+
+
+class UpdateGateLSTM(RecurrentLayer):
+    """An LSTM with an extra update gate, after the Chinese tutorial this project grew from.
+
+    The usual c_t and h_t are computed as in `LSTM`, and beside them, with weights of their own,
+
+        u_t = σ(W_u[h_{t-1}, x_t] + b_u)          c''_t = tanh(W_c[h_{t-1}, x_t] + b_c)
+        c⁺_t = u_t ⊙ c_{t-1} + (1 − u_t) ⊙ c''_t  h⁺_t = o_t ⊙ tanh(c⁺_t)
+
+    and the two are mixed: h = m ⊙ h_t + (1 − m) ⊙ h⁺_t and c = m ⊙ c_t + (1 − m) ⊙ c⁺_t with m = σ(w) learned for
+    each unit and starting at one half. The tutorial leaves the mixing open; this is our reading. h and c are what the
+    next step sees as h_{t-1} and c_{t-1}.
+    """
+
+    state_names = ("h", "c")
+    num_gates = 6
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.weight_input = nn.Parameter(torch.empty(self.num_gates * hidden_size, input_size))
+        self.weight_hidden = nn.Parameter(torch.empty(self.num_gates * hidden_size, hidden_size))
+        self.bias = nn.Parameter(torch.empty(self.num_gates * hidden_size))
+        self.mixing = nn.Parameter(torch.empty(hidden_size))
+
+    @property
+    def recurrent_weight(self) -> Tensor:
+        return self.weight_hidden
+
+    def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        return self._advance(F.linear(inputs, self.weight_input, self.bias), state, self.weight_hidden)
+
+    def forward(
+        self, inputs: Tensor, state: CellState, *, recurrent_weight: Tensor | None = None
+    ) -> tuple[Tensor, CellState]:
+        weight = self.weight_hidden if recurrent_weight is None else recurrent_weight
+        # One product for the whole window; only the recurrent half has to wait for the step before.
+        projected = F.linear(inputs, self.weight_input, self.bias)  # [batch, time, gates · hidden]
+        outputs: list[Tensor] = []
+        for from_input in projected.unbind(1):
+            hidden, state = self._advance(from_input, state, weight)
+            outputs.append(hidden)
+        return torch.stack(outputs, 1), state
+
+    def _advance(self, from_input: Tensor, state: CellState, weight: Tensor) -> tuple[Tensor, CellState]:
+        hidden, cell = state
+        gates = from_input + F.linear(hidden, weight)
+        i, f, g, o, u, candidate = gates.chunk(self.num_gates, -1)
+        output_gate, update = torch.sigmoid(o), torch.sigmoid(u)
+        usual = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        updated = update * cell + (1 - update) * torch.tanh(candidate)
+        mix = torch.sigmoid(self.mixing)
+        hidden = output_gate * (mix * torch.tanh(usual) + (1 - mix) * torch.tanh(updated))
+        cell = mix * usual + (1 - mix) * updated
+        return hidden, (hidden, cell)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        super().reset_parameters(generator)
+        with torch.no_grad():
+            self.mixing.zero_()
+            self.bias[self.hidden_size : 2 * self.hidden_size] = 1.0
+
+
+def cell_types() -> dict[str, type[RecurrentLayer]]:
+    """The cells by the name that `ModelSettings.cell` uses."""
+    return {"lstm": LSTM, "gru": GRU, "rnn": TanhRNN, "update-gate-lstm": UpdateGateLSTM}
+
+
+def segments(resets: Tensor) -> Iterator[tuple[int, int]]:
+    """Cuts a window where `resets` [batch, time] is true in any row: (start, end) pairs of steps."""
+    time = resets.shape[1]
+    starts = [0, *(column for column in torch.nonzero(resets.any(0)).flatten().tolist() if column > 0), time]
+    yield from pairwise(starts)

@@ -1,0 +1,121 @@
+"""Embedding → stacked recurrent layers → projection → tied softmax, as a function of token ids and state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textgen.config import ModelSettings
+from textgen.model.cells import CellState, RecurrentLayer, cell_types, segments
+from textgen.model.regularization import Dropout, embedding_dropout, locked_dropout, weight_dropout
+from textgen.model.state import RecurrentState
+
+
+class LanguageModel(nn.Module):
+    """A recurrent language model whose softmax shares the embedding's weights.
+
+    Weight tying: Press & Wolf 2017 (https://arxiv.org/abs/1608.05859), Inan et al. 2017. The module keeps no state
+    between calls and has no training mode: passing a `Dropout` is what makes a call a training call.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.embedding = nn.Parameter(torch.empty(settings.vocab_size, settings.embedding_size))
+        layer = cell_types()[settings.cell]
+        widths = [settings.embedding_size] + [settings.hidden_size] * (settings.num_layers - 1)
+        self.layers = nn.ModuleList(layer(width, settings.hidden_size) for width in widths)
+        self.projection = nn.Linear(settings.hidden_size, settings.embedding_size)
+        self.output_bias = nn.Parameter(torch.empty(settings.vocab_size))
+
+    def reset_parameters(self, seed: int) -> None:
+        """Draws fresh weights; the same seed gives the same weights."""
+        generator = torch.Generator(device=self.embedding.device).manual_seed(seed)
+        bound = self.settings.hidden_size**-0.5
+        with torch.no_grad():
+            self.embedding.normal_(0.0, 0.02, generator=generator)
+            self.projection.weight.uniform_(-bound, bound, generator=generator)
+            self.projection.bias.zero_()
+            self.output_bias.zero_()
+        for layer in self._layers():
+            layer.reset_parameters(generator)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def initial_state(
+        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> RecurrentState:
+        """The state before any text: zeros, [batch_size, hidden] for each layer and part."""
+        zeros = torch.zeros(
+            batch_size,
+            self.settings.hidden_size,
+            device=self.embedding.device if device is None else device,
+            dtype=self.embedding.dtype if dtype is None else dtype,
+        )
+        return RecurrentState(tuple(tuple(zeros.clone() for _ in layer.state_names) for layer in self._layers()))
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        state: RecurrentState,
+        *,
+        dropout: Dropout | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor, RecurrentState]:
+        """Reads token_ids [batch, time] after `state` and predicts what follows each.
+
+        Where `resets` [batch, time] is true, the row's state is zeroed before that step; the layers then run piece by
+        piece, so windows with many resets are slower. Returns logits [batch, time, vocab] and the state after the last
+        step.
+        """
+        hidden, after = self.hidden(token_ids, state, dropout=dropout, resets=resets)
+        return F.linear(hidden, self.embedding, self.output_bias), after
+
+    def hidden(
+        self,
+        token_ids: Tensor,
+        state: RecurrentState,
+        *,
+        dropout: Dropout | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor, RecurrentState]:
+        """`forward` up to the projection: [batch, time, embedding_size], what the tied softmax multiplies."""
+        weight: Tensor = self.embedding
+        if dropout is not None:
+            weight = embedding_dropout(weight, dropout.rates.embedding_dropout, dropout.generator)
+        outputs = F.embedding(token_ids, weight)  # [batch, time, embedding]
+        if dropout is not None:
+            outputs = locked_dropout(outputs, dropout.rates.input_dropout, dropout.generator)
+        after: list[CellState] = []
+        for number, layer in enumerate(self._layers()):
+            if dropout is not None and number > 0:
+                outputs = locked_dropout(outputs, dropout.rates.hidden_dropout, dropout.generator)
+            recurrent = None
+            if dropout is not None and dropout.rates.weight_dropout:
+                recurrent = weight_dropout(layer.recurrent_weight, dropout.rates.weight_dropout, dropout.generator)
+            outputs, cell_state = _run(layer, outputs, state.layers[number], recurrent, resets)  # [batch, time, hidden]
+            after.append(cell_state)
+        outputs = self.projection(outputs)  # [batch, time, embedding]
+        if dropout is not None:
+            outputs = locked_dropout(outputs, dropout.rates.output_dropout, dropout.generator)
+        return outputs, RecurrentState(tuple(after))
+
+    def _layers(self) -> list[RecurrentLayer]:
+        return [layer for layer in self.layers if isinstance(layer, RecurrentLayer)]
+
+
+def _run(
+    layer: RecurrentLayer, inputs: Tensor, state: CellState, recurrent_weight: Tensor | None, resets: Tensor | None
+) -> tuple[Tensor, CellState]:
+    if resets is None:
+        return layer(inputs, state, recurrent_weight=recurrent_weight)  # type: ignore[no-any-return]
+    pieces: list[Tensor] = []
+    for start, end in segments(resets):
+        keep = ~resets[:, start, None]
+        state = tuple(part * keep for part in state)
+        outputs, state = layer(inputs[:, start:end], state, recurrent_weight=recurrent_weight)
+        pieces.append(outputs)
+    return torch.cat(pieces, 1), state

@@ -1,0 +1,1 @@
+"""Bytes → text → token ids, and back."""

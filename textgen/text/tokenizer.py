@@ -1,0 +1,150 @@
+"""Text ⇄ token ids with a SentencePiece vocabulary (Kudo & Richardson 2018), lossless for every Unicode string.
+
+SentencePiece writes a space as U+2581, so a real U+2581 would come back as a space: it is spelled in byte pieces
+instead, as is every character outside the vocabulary. Decoding goes by a table from pieces to bytes, which makes
+streaming a matter of incremental UTF-8.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+from textgen.errors import BadTokenizer, InvalidSetting
+from textgen.files import write_atomically
+
+UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
+SPECIAL_PIECES = ("<unk>", "<bos>", "<eos>", "<pad>")
+SPACE_MARK = "\u2581"
+# What a vocabulary that normalises, strips or adds anything would change.
+_PROBE = "  a  b\t\n\n é ﬁ Ａ\u2581\u0000\r x "
+
+
+class Tokenizer:
+    """An unchangeable vocabulary. `sha256` of its bytes is its identity."""
+
+    def __init__(self, data: bytes, name: str = "tokenizer.model") -> None:
+        self._data = data
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=data)
+            self.vocab_size = int(self._processor.vocab_size())
+        except (RuntimeError, OSError, TypeError):
+            raise BadTokenizer(name, "not a SentencePiece model") from None
+        self._check_specials(name)
+        self._bytes = [self._bytes_of(number) for number in range(self.vocab_size)]
+        self._byte_ids = self._find_byte_ids(name)
+        if self.decode(self.encode(_PROBE)) != _PROBE:
+            raise BadTokenizer(name, "the vocabulary changes text (normalisation or whitespace); it must be lossless")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "tokenizer.model") -> Tokenizer:
+        """Raises `BadTokenizer` for bytes that are no model, or one that is not lossless or has other special ids."""
+        return cls(data, name)
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Reads a .model file; raises `BadTokenizer`."""
+        try:
+            return cls(path.read_bytes(), path.name)
+        except OSError as error:
+            raise BadTokenizer(str(path), f"cannot be read ({error.strerror})") from None
+
+    def save(self, path: Path) -> None:
+        """Writes the .model file; raises `CannotWrite`."""
+        write_atomically(path, self._data)
+
+    def to_bytes(self) -> bytes:
+        """What `from_bytes` reads."""
+        return self._data
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, without specials. Raises `InvalidSetting` for lone surrogates, which are no text."""
+        ids: list[int] = []
+        for number, part in enumerate(_unmarked(text)):
+            if number:
+                ids += self._byte_ids[SPACE_MARK]
+            if part:
+                ids += self._processor.encode(part)
+        return ids
+
+    def encode_array(self, text: str) -> NDArray[np.uint32]:
+        """`encode` as an array [tokens]."""
+        return np.array(self.encode(text), dtype=np.uint32)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of any ids; specials are silent, and bytes that are no UTF-8 become U+FFFD."""
+        return b"".join([self._bytes[number] for number in ids]).decode("utf-8", "replace")
+
+    def stream(self) -> StreamDecoder:
+        """A decoder for ids that come one at a time."""
+        return StreamDecoder(self)
+
+    def piece(self, token_id: int) -> str:
+        """The piece's name: "▁the", "<0xE4>", "<eos>"."""
+        return str(self._processor.id_to_piece(token_id))
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        """What the piece contributes to the text, in UTF-8; empty for specials."""
+        return self._bytes[token_id]
+
+    @property
+    def num_byte_pieces(self) -> int:
+        """How many pieces stand for single bytes: always 256 in a lossless vocabulary."""
+        return sum(self._processor.is_byte(number) for number in range(self.vocab_size))
+
+    def is_byte(self, token_id: int) -> bool:
+        """Whether the piece is a single byte, used for characters outside the vocabulary."""
+        return bool(self._processor.is_byte(token_id))
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        piece = self.piece(token_id)
+        if token_id <= PAD_ID:
+            return b""
+        if self._processor.is_byte(token_id):
+            return bytes([int(piece[3:5], 16)])
+        return piece.replace(SPACE_MARK, " ").encode()
+
+    def _check_specials(self, name: str) -> None:
+        processor = self._processor
+        found = (processor.unk_id(), processor.bos_id(), processor.eos_id(), processor.pad_id())
+        if found != (UNK_ID, BOS_ID, EOS_ID, PAD_ID):
+            raise BadTokenizer(name, f"the ids of <unk> <bos> <eos> <pad> are {found}; they must be 0 1 2 3")
+
+    def _find_byte_ids(self, name: str) -> dict[str, list[int]]:
+        by_byte = {self._bytes[number][0]: number for number in range(self.vocab_size) if self.is_byte(number)}
+        if len(by_byte) != 256:
+            raise BadTokenizer(name, f"{len(by_byte)} byte pieces; a lossless vocabulary has all 256")
+        return {SPACE_MARK: [by_byte[byte] for byte in SPACE_MARK.encode()]}
+
+
+class StreamDecoder:
+    """Turns ids into text as they come and never shows half a character."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        """The characters that this token completes; may be empty."""
+        return self._decoder.decode(self._tokenizer.piece_bytes(token_id))
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for a character that was never completed, else nothing."""
+        return self._decoder.decode(b"", final=True)
+
+
+def _unmarked(text: str) -> Iterator[str]:
+    """The parts of `text` between U+2581s."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = f"a lone surrogate at character {error.start}"
+        raise InvalidSetting("text", found, "complete Unicode characters") from None
+    yield from text.split(SPACE_MARK)

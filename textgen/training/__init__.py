@@ -1,0 +1,1 @@
+"""Token ids in, a better model out, told as a stream of events."""

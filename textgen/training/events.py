@@ -1,0 +1,76 @@
+"""What a trainer tells while it works. It knows nothing of who listens: files, a terminal, a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from textgen.training.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class StartEvent:
+    """Training begins (or goes on) at `step` of `total_steps` (None when the budget is time)."""
+
+    step: int
+    total_steps: int | None
+    device: str
+    parameters: int
+    batch_size: int
+    window: int
+    tokens_per_epoch: int
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """Some optimizer steps are done; `loss` is their mean in nats per token."""
+
+    step: int
+    epoch: float
+    progress: float
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    tokens_per_second: float
+    elapsed_seconds: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class EvaluationEvent:
+    """The averaged weights were scored on the held-out text; `best` when never better before."""
+
+    step: int
+    elapsed_seconds: float
+    evaluation: Evaluation
+    best: bool
+
+
+@dataclass(frozen=True)
+class SampleEvent:
+    """What the averaged weights write at this step."""
+
+    step: int
+    samples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointEvent:
+    """A good moment to save: the listener takes `Trainer.average` and, for "last", `Trainer.snapshot()`."""
+
+    step: int
+    kind: Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class EndEvent:
+    """Training is over: the budget is spent, or `Trainer.stop` was called."""
+
+    step: int
+    reason: Literal["finished", "stopped"]
+    elapsed_seconds: float
+    best_step: int | None
+    best: Evaluation | None
+
+
+Event = StartEvent | StepEvent | EvaluationEvent | SampleEvent | CheckpointEvent | EndEvent

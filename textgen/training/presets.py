@@ -1,0 +1,82 @@
+"""Settings that suit a text and the patience of the person who waits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, get_args
+
+from textgen.errors import InvalidSetting
+
+PresetName = Literal["quick", "balanced", "thorough"]
+
+# Pieces every vocabulary holds: four specials, the newline and 256 bytes.
+_RESERVED_PIECES = 261
+
+
+@dataclass(frozen=True)
+class TextSurvey:
+    """What a preset needs to know of a text: its size and how many characters make up 99.8 % of it."""
+
+    characters: int
+    common_characters: int
+
+
+def survey_text(texts: Iterable[str], *, total_bytes: int, max_texts: int = 64) -> TextSurvey:
+    """Looks at the first `max_texts` blocks of a text of `total_bytes` bytes in UTF-8 (about, for other encodings)."""
+    counts: Counter[str] = Counter()
+    seen_bytes = 0
+    for text in islice(texts, max_texts):
+        counts.update(text)
+        seen_bytes += len(text.encode())
+    characters = int(counts.total() * max(1.0, total_bytes / max(1, seen_bytes)))
+    needed, common = 0.998 * counts.total(), 0
+    for _, count in counts.most_common():
+        if needed <= 0:
+            break
+        needed -= count
+        common += 1
+    return TextSurvey(characters, common)
+
+
+def preset_settings(name: str, survey: TextSurvey, *, base: bool = False) -> dict[str, dict[str, Any]]:
+    """The "text", "model" and "training" sections of `RunSettings` for a preset; figures are in docs/log.md.
+
+    With a `base` to start from, its shape and vocabulary stay and the learning rate is lower. Raises `InvalidSetting`
+    for an unknown name.
+    """
+    if name not in get_args(PresetName):
+        raise InvalidSetting("preset", name, ", ".join(get_args(PresetName)))
+    small = survey.characters < 150_000
+    large = survey.characters > 4_000_000
+    vocab_size = 500 if small else 4000 if large else 1000
+    # Scripts with thousands of characters need room for them, and some for frequent words.
+    vocab_size = max(vocab_size, _RESERVED_PIECES + int(1.5 * survey.common_characters))
+    shapes = {
+        "quick": {"embedding_size": 256, "hidden_size": 640},
+        "balanced": {"embedding_size": 288, "hidden_size": 768},
+        "thorough": {"embedding_size": 320, "hidden_size": 1024},
+    }
+    model = {"embedding_size": 192, "hidden_size": 384} if small else shapes[name]
+    if large and name != "quick":
+        model = {"embedding_size": 384, "hidden_size": 1024}
+    training: dict[str, dict[str, Any]] = {
+        "quick": {"minutes": 3.0, "learning_rate": 6e-3, "window": 40, "average_decay": 0.995},
+        "balanced": {"minutes": 15.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2},
+        "thorough": {"minutes": 60.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2},
+    }
+    light = {"embedding_dropout": 0.05, "input_dropout": 0.15, "output_dropout": 0.2}
+    medium = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.35, "weight_dropout": 0.1}
+    strong = {"embedding_dropout": 0.15, "input_dropout": 0.25, "output_dropout": 0.45, "weight_dropout": 0.3}
+    levels = [light, medium, strong, strong]
+    # What overfits is the number of passes over the text: small texts are read often, large ones hardly once.
+    level = ["quick", "balanced", "thorough"].index(name) + (1 if small else -1 if large else 0)
+    if base:
+        training[name]["learning_rate"] = 1e-3
+    return {
+        "text": {"vocab_size": vocab_size},
+        "model": dict(model),
+        "training": {**training[name], **levels[max(0, level)]},
+    }

@@ -1,0 +1,13 @@
+"""The page: widgets and wiring. Whatever they do is done by `textgen.studio`.
+
+Gradio reads these variables when it is first imported: no analytics, no telemetry, no server-side rendering (it would
+hide routes of ours).
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("GRADIO_SSR_MODE", "false")

@@ -1,0 +1,288 @@
+"""The Generate tab: the text is a document, and the model writes into it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from textgen.config import GenerationSettings, parse_settings
+from textgen.errors import InvalidSetting, TextgenError
+from textgen.studio import BeamsUpdate, Studio, TextDelta, TextEnd, TextStream
+from textgen.ui.i18n import Language, request_language, say, say_error
+from textgen.ui.render import error_html, hypotheses_html, status_html
+
+_FLUSH_SECONDS = 0.07
+_LOGGER = logging.getLogger(__name__)
+
+Updates = tuple[Any, ...]
+
+
+class RunningStreams:
+    """The stream of each open page, so that its Stop reaches it at once, whatever the model is doing."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, TextStream] = {}
+        self._lock = threading.Lock()
+
+    def start(self, session: str, stream: TextStream) -> None:
+        with self._lock:
+            before = self._streams.get(session)
+            self._streams[session] = stream
+        if before is not None:
+            before.cancel()
+
+    def stop(self, session: str) -> None:
+        with self._lock:
+            stream = self._streams.get(session)
+        if stream is not None:
+            stream.cancel()
+
+    def end(self, session: str, stream: TextStream) -> None:
+        with self._lock:
+            if self._streams.get(session) is stream:
+                del self._streams[session]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The inputs of the generate handler, in its order."""
+
+    model: gr.Dropdown
+    document: gr.Textbox
+    temperature: gr.Slider
+    length: gr.Slider
+    beams: gr.Slider
+    top_k: gr.Slider
+    top_p: gr.Slider
+    min_tokens: gr.Slider
+    length_penalty: gr.Slider
+    num_return: gr.Slider
+    seed: gr.Textbox
+    stop_texts: gr.Textbox
+
+    def inputs(self) -> list[Any]:
+        return [getattr(self, name) for name in self.__dataclass_fields__]
+
+
+class GenerateTab:
+    """Builds the tab inside the current `gr.Blocks` and wires it to the studio."""
+
+    def __init__(
+        self, studio: Studio, i18n: gr.I18n, model: gr.Dropdown, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._studio = studio
+        self._running = RunningStreams()
+        self._clock = clock
+        self._build(i18n, model)
+        self._wire()
+
+    def _build(self, i18n: gr.I18n, model: gr.Dropdown) -> None:
+        with gr.Row(elem_classes="workbench"):
+            with gr.Column(scale=5, min_width=320, elem_classes="paper"):
+                document = gr.Textbox(
+                    label=i18n("document"),
+                    info=i18n("document_info"),
+                    placeholder=i18n("document_placeholder"),
+                    lines=14,
+                    max_lines=24,
+                    autofocus=True,
+                    elem_id="document",
+                    buttons=["copy"],
+                )
+                self.status = gr.HTML(status_html(""), elem_id="status")
+                self.hypotheses = gr.HTML("", elem_id="hypotheses")
+                with gr.Row(elem_classes="edit-row"):
+                    self.undo = gr.Button(i18n("undo"), size="sm", elem_id="undo", interactive=False)
+                    self.clear = gr.Button(i18n("clear"), size="sm", elem_id="clear")
+                gr.Examples(
+                    [["ROMEO:\n"], ["To be, or not to be"], ["First Citizen:\nWhat news"], ["KING RICHARD III:\n"]],
+                    inputs=[document],
+                    label=i18n("examples"),
+                    elem_id="examples",
+                    api_visibility="private",
+                )
+            with gr.Column(scale=3, min_width=280, elem_classes="controls"):
+                with gr.Row(elem_classes="go-row"):
+                    self.go = gr.Button(i18n("generate"), variant="primary", elem_id="generate")
+                    self.stop = gr.Button(i18n("stop"), variant="stop", elem_id="stop", interactive=False)
+                self.controls = self._build_controls(i18n, model, document)
+        self.before = gr.State("")
+
+    def _build_controls(self, i18n: gr.I18n, model: gr.Dropdown, document: gr.Textbox) -> Controls:
+        defaults, limits = GenerationSettings(), self._studio.limits
+
+        def slider(key: str, low: float, high: float, value: float, step: float) -> gr.Slider:
+            elem_id = key.replace("_", "-")
+            return gr.Slider(
+                low, high, value, step=step, label=i18n(key), info=i18n(f"{key}_info"), elem_id=elem_id, buttons=[]
+            )
+
+        temperature = slider("temperature", 0.0, 2.0, defaults.temperature, 0.05)
+        length = slider("length", 1, min(1000, limits.max_new_tokens), defaults.max_new_tokens, 1)
+        beams = slider("beams", 1, min(16, limits.max_beams), defaults.num_beams, 1)
+        with gr.Accordion(i18n("more"), open=False, elem_id="more"):
+            top_k = slider("top_k", 0, 200, defaults.top_k, 1)
+            top_p = slider("top_p", 0.05, 1.0, defaults.top_p, 0.01)
+            min_tokens = slider("min_tokens", 0, min(1000, limits.max_new_tokens), defaults.min_new_tokens, 1)
+            length_penalty = slider("length_penalty", -2.0, 3.0, defaults.length_penalty, 0.1)
+            num_return = slider("num_return", 1, min(16, limits.max_beams), defaults.num_return, 1)
+            # A box of text, not of a number: a browser's numbers would round large seeds.
+            seed = gr.Textbox(label=i18n("seed"), info=i18n("seed_info"), max_lines=1, elem_id="seed")
+            stop_texts = gr.Textbox(
+                label=i18n("stop_texts"), info=i18n("stop_texts_info"), lines=2, elem_id="stop-texts"
+            )
+        return Controls(
+            model, document, temperature, length, beams, top_k, top_p, min_tokens, length_penalty, num_return, seed,
+            stop_texts,
+        )  # fmt: skip
+
+    def _wire(self) -> None:
+        document = self.controls.document
+        outputs = [document, self.status, self.hypotheses, self.go, self.stop, self.undo, self.before]
+        self.go.click(
+            self.generate,
+            self.controls.inputs(),
+            outputs,
+            show_progress="hidden",
+            concurrency_limit=self._studio.limits.max_rows,
+            trigger_mode="once",
+            api_visibility="private",
+        )
+        plumbing: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        self.stop.click(self.stop_generating, None, None, **plumbing)
+        self.undo.click(
+            lambda before: (before, "", status_html(""), gr.Button(interactive=False)),
+            [self.before],
+            [document, self.hypotheses, self.status, self.undo],
+            **plumbing,
+        )
+        self.clear.click(
+            lambda text: ("", "", status_html(""), text, gr.Button(interactive=bool(text))),
+            [document],
+            [document, self.hypotheses, self.status, self.before, self.undo],
+            **plumbing,
+        )
+
+    def stop_generating(self, request: gr.Request) -> None:
+        """Stops what this page is generating; the text stays."""
+        self._running.stop(str(request.session_hash))
+
+    def generate(self, model: str, text: str, *values: Any, request: gr.Request) -> Iterator[Updates]:
+        """Continues `text`; yields updates of the page."""
+        language = request_language(request)
+        page = _Page(text, language)
+        yield page.show(status_html(say("status_reading", language), busy=True))
+        stream: TextStream | None = None
+        session = str(request.session_hash)
+        try:
+            settings = settings_of(*values)
+            stream = self._studio.generate(model, text, settings)
+            self._running.start(session, stream)
+            yield from self._follow(stream, page)
+        except TextgenError as error:
+            yield page.finish(error_html(say_error(error, language)))
+        except Exception as error:
+            _LOGGER.exception("generation failed")
+            yield page.finish(error_html(say_error(error, language)))
+        finally:
+            # Also when the browser has gone: Gradio then closes this generator.
+            if stream is not None:
+                stream.cancel()
+                self._running.end(session, stream)
+
+    def _follow(self, stream: TextStream, page: _Page) -> Iterator[Updates]:
+        shown = 0.0
+        for event in stream:
+            if isinstance(event, TextEnd):
+                yield page.end(event)
+                return
+            page.take(event, stream.seed)
+            if self._clock() - shown >= _FLUSH_SECONDS:
+                shown = self._clock()
+                yield page.running()
+
+
+class _Page:
+    """What one generation shows, event by event."""
+
+    def __init__(self, text: str, language: Language) -> None:
+        self._prompt = text
+        self._text = text
+        self._language = language
+        self._status = ""
+        self._beams = ""
+
+    def take(self, event: TextDelta | BeamsUpdate, seed: int) -> None:
+        numbers = {"tokens": f"{event.tokens:,}", "rate": f"{event.tokens_per_second:,.0f}"}
+        if isinstance(event, TextDelta):
+            self._text += event.text
+            self._status = say("status_writing", self._language, seed=seed, **numbers)
+        else:
+            best = event.hypotheses[0].text if event.hypotheses else ""
+            self._text = self._prompt + best
+            self._status = say("status_searching", self._language, **numbers)
+            self._beams = hypotheses_html(say("hypotheses", self._language), event.hypotheses, self._language)
+
+    def running(self) -> Updates:
+        return self.show(status_html(self._status, busy=True))
+
+    def show(self, status: str) -> Updates:
+        locked, free = gr.Button(interactive=False), gr.Button(interactive=True)
+        return self._text, status, self._beams, locked, free, locked, self._prompt
+
+    def finish(self, status: str) -> Updates:
+        locked, free = gr.Button(interactive=False), gr.Button(interactive=True)
+        undo = gr.Button(interactive=self._text != self._prompt)
+        return self._text, status, self._beams, free, locked, undo, self._prompt
+
+    def end(self, event: TextEnd) -> Updates:
+        self._text = self._prompt + event.text
+        numbers = {"tokens": f"{event.tokens:,}", "rate": f"{event.tokens_per_second:,.0f}"}
+        searched = bool(self._beams)
+        key = "status_beams" if searched else "status_writing"
+        status = say(key, self._language, seed=event.seed, **numbers)
+        reason = say(f"reason_{event.reason}", self._language)
+        if searched:
+            shown = event.hypotheses if len(event.hypotheses) > 1 else ()
+            self._beams = hypotheses_html(say("results", self._language), shown, self._language)
+        return self.finish(status_html(f"{status} · {reason}"))
+
+
+def settings_of(
+    temperature: float,
+    length: float,
+    beams: float,
+    top_k: float,
+    top_p: float,
+    min_tokens: float,
+    length_penalty: float,
+    num_return: float,
+    seed: str,
+    stop_texts: str,
+) -> GenerationSettings:
+    """The page's controls as settings; raises `InvalidSetting`."""
+    seed = (seed or "").strip()
+    if seed and not (seed.isascii() and seed.isdigit()):
+        raise InvalidSetting("seed", seed, "a whole number from 0, or nothing")
+    return parse_settings(
+        GenerationSettings,
+        {
+            "temperature": temperature,
+            "max_new_tokens": length,
+            "num_beams": beams,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_new_tokens": min_tokens,
+            "length_penalty": length_penalty,
+            # One slider must not make another invalid: there cannot be more results than beams.
+            "num_return": min(num_return, beams),
+            "seed": int(seed) if seed else None,
+            "stop": tuple(line for line in (stop_texts or "").split("\n") if line),
+        },
+    )

@@ -1,0 +1,35 @@
+"""Small pieces of HTML, escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from textgen.studio import TextHypothesis
+from textgen.ui.i18n import Language, say
+
+
+def status_html(text: str, *, busy: bool = False) -> str:
+    """The line under the text; screen readers hear it when it settles."""
+    live = "off" if busy else "polite"
+    dot = '<span class="dot" aria-hidden="true"></span>' if busy else ""
+    return f'<div class="status" role="status" aria-live="{live}">{dot}{escape(text)}</div>'
+
+
+def error_html(text: str) -> str:
+    """The same line for a sentence about what went wrong; screen readers say it at once."""
+    return f'<div class="status problem" role="alert">{escape(text)}</div>'
+
+
+def hypotheses_html(title: str, hypotheses: Sequence[TextHypothesis], language: Language, *, limit: int = 8) -> str:
+    """The beams, best first; empty when there is nothing to show."""
+    if not hypotheses:
+        return ""
+    score = say("score", language)
+    rows = "".join(
+        f'<li class="{"done" if item.finished else "open"}">'
+        f'<span class="beam-text">{escape(item.text) or "&nbsp;"}</span>'
+        f'<span class="beam-score">{escape(score)} {item.score:.3f}</span></li>'
+        for item in hypotheses[:limit]
+    )
+    return f'<section class="beams" aria-label="{escape(title)}"><h3>{escape(title)}</h3><ol>{rows}</ol></section>'

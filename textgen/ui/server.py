@@ -1,0 +1,89 @@
+"""Starts the page on a machine or on a Space."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from textgen.errors import TextgenError
+from textgen.limits import Limits
+from textgen.studio import Studio
+from textgen.ui.build import build_page
+from textgen.ui.i18n import build_i18n
+
+
+def launch_options() -> dict[str, Any]:
+    """What every way to start the page has in common; FACTS of Gradio 6: theme, css and head belong to `launch`."""
+    assets = files("textgen.ui") / "assets"
+    return {
+        "theme": theme(),
+        "css": (assets / "page.css").read_text(encoding="utf-8"),
+        "head": f"<script>{(assets / 'page.js').read_text(encoding='utf-8')}</script>",
+        "i18n": build_i18n(),
+        "footer_links": ["settings"],
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "share": False,
+        "show_error": False,
+    }
+
+
+def theme() -> gr.themes.Base:
+    """Warm paper and ink. Only fonts that are on the machine: the page asks no other host for anything."""
+    sans = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "sans-serif"]
+    mono = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+    return gr.themes.Soft(
+        primary_hue="teal", secondary_hue="teal", neutral_hue="stone", font=sans, font_mono=mono, radius_size="md"
+    )
+
+
+def serve_forever(
+    folders: Sequence[Path],
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    device: str = "auto",
+    open_browser: bool = False,
+    limits: Limits | None = None,
+) -> None:
+    """Serves the page until Ctrl-C; streams then end, and whatever runs in other processes goes on."""
+    studio = Studio(folders, device=device, limits=limits)
+    warm_up(studio)
+    page = build_page(studio)
+    page.queue(max_size=studio.limits.max_waiting_requests, default_concurrency_limit=studio.limits.max_rows)
+    try:
+        page.launch(server_name=host, server_port=port, inbrowser=open_browser, **launch_options())
+    finally:
+        studio.close()
+
+
+def warm_up(studio: Studio) -> None:
+    """Loads the first model while the browser still fetches the page."""
+    names = [info.name for info in studio.models()]
+    if names:
+        threading.Thread(target=_load_quietly, args=(studio, names[0]), name="textgen-warm-up", daemon=True).start()
+
+
+def _load_quietly(studio: Studio, name: str) -> None:
+    try:
+        studio.load(name)
+    except TextgenError:
+        # Whoever chooses this model is told; a damaged checkpoint must not keep the page from opening.
+        return
+
+
+def default_folders(root: Path) -> list[Path]:
+    """Where models are looked for: those that ship, then finished runs."""
+    return [root / "checkpoints", root / "runs"]
+
+
+def address_from(environment: Mapping[str, str]) -> tuple[str | None, int | None]:
+    """Host and port for `python app.py`: all addresses on a Space, else Gradio's defaults and its variables."""
+    return ("0.0.0.0" if "SPACE_ID" in environment else None), None
