@@ -79,7 +79,7 @@ def test_lone_surrogate_in_the_text_is_refused() -> None:
 def test_more_characters_than_pieces_leaves_rare_ones_to_bytes(kind: TokenizerKind) -> None:
     rare = "".join(chr(0x4E00 + number) for number in range(3_000))
     tokenizer = train_tokenizer([CHINESE * 20 + rare], kind=kind, vocab_size=500).tokenizer
-    assert tokenizer.vocab_size == 500
+    assert tokenizer.vocab_size <= 500
     assert len(tokenizer.encode("的")) == 1
     assert len(tokenizer.encode(chr(0x4E00 + 2_999))) == 3
     assert tokenizer.decode(tokenizer.encode(rare)) == rare
@@ -94,7 +94,9 @@ def test_long_lines_are_not_dropped() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_sample_is_bounded_and_spans_the_whole_text(kind: TokenizerKind) -> None:
     # Only the last quarter of the text speaks of "zebra"; a sample of its beginning would never see it.
-    texts = itertools.chain(itertools.repeat("over and over again\n" * 50, 300), itertools.repeat("zebra quiz\n" * 100, 100))
+    texts = itertools.chain(
+        itertools.repeat("over and over again\n" * 50, 300), itertools.repeat("zebra quiz\n" * 100, 100)
+    )
     tokenizer = train_tokenizer(texts, kind=kind, vocab_size=290, max_sample_bytes=20_000).tokenizer
     assert all(not tokenizer.piece(number).startswith("<0x") for number in tokenizer.encode("zebra quiz"))
 

@@ -77,11 +77,17 @@ class _FusedLayer(RecurrentLayer):
     def forward(
         self, inputs: Tensor, state: CellState, *, recurrent_weight: Tensor | None = None
     ) -> tuple[Tensor, CellState]:
+        if inputs.shape[1] == 1 and recurrent_weight is None and not torch.is_grad_enabled():
+            # A fused module repacks its weights at every call, which for one step costs more than the step itself.
+            output, after_step = self.step(inputs.squeeze(1), tuple(part.to(inputs.dtype) for part in state))
+            return output.unsqueeze(1), after_step
         # The fused modules expect [layers, batch, hidden], contiguous.
         packed = tuple(part.to(inputs.dtype).unsqueeze(0).contiguous() for part in state)
         packed_state = packed if len(packed) > 1 else packed[0]
-        replaced = {} if recurrent_weight is None else {"weight_hh_l0": recurrent_weight}
-        outputs, after = functional_call(self.fused, replaced, (inputs, packed_state))
+        if recurrent_weight is None:
+            outputs, after = self.fused(inputs, packed_state)
+        else:
+            outputs, after = functional_call(self.fused, {"weight_hh_l0": recurrent_weight}, (inputs, packed_state))
         return outputs, tuple(part.squeeze(0) for part in (after if isinstance(after, tuple) else (after,)))
 
     def _projections(self, inputs: Tensor, hidden: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -1,89 +1,117 @@
-"""Stateful batches: contiguous streams of text, cut in windows that follow one another."""
+"""Stateful batches: contiguous streams of a text, cut in windows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from textgen.errors import NoText
+from textgen.errors import InvalidSetting, NoText
 from textgen.text.tokenizer import BOS_ID
 
-# What PyTorch's cross-entropy ignores by default.
-IGNORE = -100
-_MIN_ROW_TOKENS = 8
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """One window of every stream.
 
-    inputs, targets: [batch, time]; targets are `StreamBatches.IGNORE` where the next token is `<bos>`, which is given
-    and never predicted. `fresh`: the carried state must be zeroed first. `resets` [batch, time]: the row's state must
-    be zeroed before that step (None: never inside a window).
+    `targets` are the tokens that follow `inputs`, and `StreamBatches.IGNORE` where that is `<bos>`, which no model
+    has to predict. `fresh`: the first window of an epoch, before which carried state must be zeroed. `resets`: where
+    the state is zeroed before the step, which is where the input is `<bos>`; None when documents run on.
     """
 
-    inputs: NDArray[np.int64]
-    targets: NDArray[np.int64]
+    inputs: NDArray[np.int64]  # [batch, time]
+    targets: NDArray[np.int64]  # [batch, time]
     fresh: bool
-    resets: NDArray[np.bool_] | None
+    resets: NDArray[np.bool_] | None  # [batch, time]
 
 
 class StreamBatches:
-    """Cuts `ids` [tokens] into `batch_size` contiguous streams and those into windows of `window` tokens.
+    """An endless sequence of batches over a circular stream of token ids [tokens].
 
-    Each pass over the text begins at another point, drawn from the seed and the number of the pass, with the end of
-    the text followed by its beginning. The first input of every stream in a pass is `<bos>`: it stands for the absence
-    of context. Batches are a function of seed and `position` alone.
-
-    For short texts `batch_size` and `window` are lowered to what the text allows; raises `NoText` below two tokens.
+    Each epoch turns the circle by a random shift and cuts it in `batch_size` rows of equal length; row r is read from
+    left to right in windows, the state carried along. The first input of a row is `<bos>`: no context yet. Small texts
+    get fewer rows and shorter windows. The batch at a position depends on the seed and that position only, so a run can
+    be taken up anywhere.
     """
 
-    IGNORE = IGNORE
+    IGNORE: ClassVar[int] = -100
 
     def __init__(
-        self, ids: NDArray[np.integer], *, batch_size: int, window: int, seed: int, reset_at_document_ends: bool = False
+        self,
+        ids: NDArray[np.integer],
+        *,
+        batch_size: int,
+        window: int,
+        seed: int,
+        reset_at_document_ends: bool = False,
     ) -> None:
+        """Raises `NoText` for fewer than two tokens and `InvalidSetting` for sizes below 1."""
+        for name, value in (("batch_size", batch_size), ("window", window)):
+            if value < 1:
+                raise InvalidSetting(name, value, "at least 1")
         if len(ids) < 2:
-            raise NoText("training text", f"{len(ids)} tokens", "two tokens")
+            raise NoText("tokens to train on", str(len(ids)), "2")
         self._ids = ids
         self._seed = seed
         self._reset = reset_at_document_ends
-        self.batch_size = max(1, min(batch_size, len(ids) // _MIN_ROW_TOKENS))
-        self._row_tokens = len(ids) // self.batch_size
-        self.window = min(window, self._row_tokens)
-        self.windows_per_epoch = self._row_tokens // self.window
-        self.position: tuple[int, int] = (0, 0)
+        self.batch_size = min(batch_size, max(1, len(ids) // window))
+        self._row_length = len(ids) // self.batch_size
+        self.windows_per_epoch, self.window = _fitted_windows(self._row_length, window)
+        self._position = (0, 0)
 
     @property
     def tokens_per_window(self) -> int:
-        """Tokens of all streams in one window."""
+        """Tokens in one batch, all streams together."""
         return self.batch_size * self.window
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(epoch, window) of the next batch."""
+        return self._position
+
+    @position.setter
+    def position(self, position: tuple[int, int]) -> None:
+        epoch, window = position
+        if window == self.windows_per_epoch:
+            epoch, window = epoch + 1, 0
+        if epoch < 0 or not 0 <= window < self.windows_per_epoch:
+            allowed = f"an epoch from 0 and a window from 0 to {self.windows_per_epoch - 1}"
+            raise InvalidSetting("position", (epoch, window), allowed)
+        self._position = (epoch, window)
 
     def next(self) -> Batch:
         """The batch at `position`, which moves on."""
-        epoch, window = self.position
-        if window >= self.windows_per_epoch:
-            epoch, window = epoch + 1, 0
-        shift = int(np.random.default_rng([self._seed, epoch]).integers(len(self._ids)))
-        starts = [shift + row * self._row_tokens + window * self.window for row in range(self.batch_size)]
-        # One token more than the window, from the one before it: inputs and targets overlap by all but one.
-        rows = np.stack([self._circular(start - 1, self.window + 1) for start in starts])
-        inputs, targets = rows[:, :-1].copy(), rows[:, 1:].copy()
+        epoch, window = self._position
+        last = window + 1 == self.windows_per_epoch
+        self._position = (epoch + 1, 0) if last else (epoch, window + 1)
+        shift = int(np.random.default_rng((self._seed, epoch)).integers(len(self._ids)))
+        first = window * self.window
+        text = np.stack(
+            [
+                self._circular(shift + row * self._row_length + first - 1, self.window + 1)
+                for row in range(self.batch_size)
+            ]
+        )  # [batch, 1 + time]: with the token before the window
+        inputs, targets = text[:, :-1].copy(), text[:, 1:].copy()
         if window == 0:
             inputs[:, 0] = BOS_ID
-        targets[targets == BOS_ID] = IGNORE
-        self.position = (epoch, window + 1)
+        targets[targets == BOS_ID] = self.IGNORE
         return Batch(inputs, targets, window == 0, inputs == BOS_ID if self._reset else None)
 
     def _circular(self, start: int, count: int) -> NDArray[np.int64]:
-        size = len(self._ids)
-        start %= size
-        pieces = []
-        while count > 0:
-            piece = self._ids[start : start + count]
-            pieces.append(np.asarray(piece, np.int64))
-            count -= len(piece)
-            start = 0
-        return np.concatenate(pieces)
+        start %= len(self._ids)
+        piece = self._ids[start : start + count]
+        while len(piece) < count:
+            piece = np.concatenate([piece, self._ids[: count - len(piece)]])
+        return piece.astype(np.int64)
+
+
+def _fitted_windows(row_length: int, window: int) -> tuple[int, int]:
+    """(number, length) of the windows of a row, none longer than `window`: the choice that leaves fewer tokens over."""
+    if row_length <= window:
+        return 1, row_length
+    number, rest = divmod(row_length, window)
+    shorter = row_length // (number + 1)
+    return (number, window) if rest <= row_length - (number + 1) * shorter else (number + 1, shorter)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textgen.config import TextSettings
-from textgen.errors import BadCorpus, NoText
+from textgen.errors import BadCorpus, BadTokenizer, InvalidSetting, NoText
 from textgen.files import recover_folder, replace_folder
 from textgen.progress import Progress, ProgressCallback, ignore_progress
 from textgen.text.batches import Batch, StreamBatches
-from textgen.text.readers import FileReport, Segment, TextFile, open_text, split_documents
-from textgen.text.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from textgen.text.division import Division, Source, survey_sources
+from textgen.text.part_writer import PartWriter
+from textgen.text.readers import FileReport, open_text
+from textgen.text.tokenizer import Tokenizer
 from textgen.text.tokenizer_training import train_tokenizer
 
 __all__ = ["Batch", "Corpus", "StreamBatches", "TextPart", "build_corpus", "open_corpus"]
@@ -26,12 +27,10 @@ __all__ = ["Batch", "Corpus", "StreamBatches", "TextPart", "build_corpus", "open
 FORMAT_VERSION = 1
 _CORPUS, _TOKENIZER = "corpus.json", "tokenizer.model"
 _TRAIN, _HELDOUT = "train", "heldout"
-_REPORTED_LINES = 3
-# Beyond so many documents, duplicates are no longer counted: remembering them all would take unbounded memory.
-_MAX_REMEMBERED_DOCUMENTS = 1_000_000
+_PROGRESS_CHARS = 1 << 18
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextPart:
     """Token ids [tokens] of one part, `<bos> … <eos>` around every document, and the size of the text they stand for.
 
@@ -44,7 +43,7 @@ class TextPart:
     documents: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """A tokenized text in a folder. `note` says in a sentence where the vocabulary differs from what was asked."""
 
@@ -66,33 +65,34 @@ def build_corpus(
     seed: int = 0,
     progress: ProgressCallback = ignore_progress,
 ) -> Corpus:
-    """Tokenizes `files` into `folder`, replacing what is there.
+    """Tokenizes `files` into `folder`, replacing what is there in one step.
 
     Without a `tokenizer` one is trained, on the training part only. `heldout_files` stand in for a held-out share.
-    Memory stays bounded whatever the size of the files. Raises `NoText`, `NotText`, `UnreadableText`, `MissingFile`,
-    `InvalidSetting` or `CannotWrite`; the old content of the folder then stays.
+    Memory stays bounded whatever the size of the files: they are read once to be counted, once to be encoded, and once
+    in between for the vocabulary.
+
+    Raises `NoText`, `NotText`, `UnreadableText`, `MissingFile`, `InvalidSetting` or `CannotWrite`; the old content of
+    the folder then stays.
     """
-    sources = [_Source(open_text(path, encoding=settings.encoding), settings.split, False) for path in files]
-    sources += [_Source(open_text(path, encoding=settings.encoding), settings.split, True) for path in heldout_files]
-    survey = _survey(sources, progress)
-    division = _Division(sources, survey, 0.0 if heldout_files else settings.heldout, settings.heldout_by, seed)
+    sources = [Source(open_text(path, settings.encoding), settings.split, False) for path in files]
+    sources += [Source(open_text(path, settings.encoding), settings.split, True) for path in heldout_files]
+    survey = survey_sources(sources, seed, progress)
+    division = Division(sources, survey, 0.0 if heldout_files else settings.heldout, settings.heldout_by, seed)
     note = None
     if tokenizer is None:
-        texts = (segment.text for segment, heldout in division.segments() if not heldout)
-        training = train_tokenizer(texts, kind=settings.tokenizer, vocab_size=settings.vocab_size, progress=progress)
+        training = train_tokenizer(
+            _training_texts(division), kind=settings.tokenizer, vocab_size=settings.vocab_size, progress=progress
+        )
         tokenizer, note = training.tokenizer, training.note
     vocabulary = tokenizer
 
     def fill(new: Path) -> None:
-        parts = _encode(new, division, vocabulary, progress)
-        if not parts[_TRAIN]["characters"]:
-            raise NoText("training text", "nothing", "a few sentences")
-        reports = [asdict(report) for report in survey.reports]
         content = {
             "format_version": FORMAT_VERSION,
             "tokenizer_sha256": vocabulary.sha256,
-            "parts": parts,
-            "reports": reports,
+            "vocab_size": vocabulary.vocab_size,
+            "parts": _encode(new, division, vocabulary, progress),
+            "reports": [asdict(report) for report in survey.reports],
             "note": note,
         }
         (new / _TOKENIZER).write_bytes(vocabulary.to_bytes())
@@ -117,11 +117,13 @@ def open_corpus(folder: Path) -> Corpus:
             FileReport(**{**report, "first_lines": tuple(report["first_lines"])}) for report in content["reports"]
         )
         return Corpus(folder, parts[_TRAIN], parts.get(_HELDOUT), tokenizer, reports, content["note"])
+    except BadCorpus:
+        raise
+    except BadTokenizer as error:
+        raise BadCorpus(_TOKENIZER, str(error.params["problem"])) from None
     except OSError as error:
-        raise BadCorpus(_CORPUS, f"cannot be read ({error.strerror})") from None
+        raise BadCorpus(str(error.filename or folder), f"cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, BadCorpus):
-            raise
         raise BadCorpus(_CORPUS, f"damaged ({error})") from None
 
 
@@ -135,178 +137,51 @@ def _open_part(folder: Path, name: str, values: dict[str, Any]) -> TextPart:
     return TextPart(ids, int(values["characters"]), int(values["bytes"]), int(values["documents"]))
 
 
-class _Source(NamedTuple):
-    file: TextFile
-    split: str
-    heldout: bool
-
-    def segments(self) -> Iterator[Segment]:
-        return split_documents(self.file.blocks(), self.split)
-
-
-@dataclass(frozen=True)
-class _Survey:
-    reports: tuple[FileReport, ...]
-
-    @property
-    def characters(self) -> int:
-        return sum(report.characters for report in self.reports)
-
-    @property
-    def documents(self) -> int:
-        return sum(report.documents for report in self.reports)
-
-
-def _survey(sources: Sequence[_Source], progress: ProgressCallback) -> _Survey:
-    """The first pass: everything is decoded once, so that errors come before work, and counted."""
-    seen: set[bytes] = set()
-    total = sum(source.file.size_bytes for source in sources)
-    done = 0
-    reports = []
-    for source in sources:
-        characters = documents = duplicates = 0
-        digest = hashlib.blake2b(digest_size=8)
-        first_lines: list[str] = []
-        for segment in source.segments():
-            characters += len(segment.text)
-            digest.update(segment.text.encode())
-            if len(first_lines) < _REPORTED_LINES:
-                first_lines += [line[:200] for line in segment.text[:2000].splitlines() if line.strip()]
-            if segment.ends_document:
-                documents += 1
-                if digest.digest() in seen:
-                    duplicates += 1
-                elif len(seen) < _MAX_REMEMBERED_DOCUMENTS:
-                    seen.add(digest.digest())
-                digest = hashlib.blake2b(digest_size=8)
-            if characters % 64 == 0 or len(segment.text) > 1000:
-                progress(Progress("reading", done + characters, total, "bytes"))
-        done += source.file.size_bytes
-        progress(Progress("reading", done, total, "bytes"))
-        file = source.file
-        shown = tuple(first_lines[:_REPORTED_LINES])
-        report = FileReport(
-            file.name, file.encoding, file.guessed, file.size_bytes, characters, documents, duplicates, shown
-        )
-        reports.append(report)
-    if not sum(report.characters for report in reports):
-        raise NoText("text", "nothing", "a few sentences")
-    return _Survey(tuple(reports))
-
-
-class _Division:
-    """Which text is trained on and which is held out; the same at every pass."""
-
-    def __init__(self, sources: Sequence[_Source], survey: _Survey, share: float, by: str, seed: int) -> None:
-        self._sources = sources
-        self._survey = survey
-        self._share = share
-        self._by = by
-        self._seed = seed
-        if share and by == "document" and survey.documents < 2:
-            raise NoText("documents to hold one out", f"{survey.documents}", "two; or hold out a share of the text")
-
-    def segments(self) -> Iterator[tuple[Segment, bool]]:
-        """Every segment and whether it is held out; a segment across the border comes in two."""
-        if self._share and self._by == "document":
-            yield from self._by_document()
-            return
-        left = int((1.0 - self._share) * self._survey.characters)
-        for source, report in zip(self._sources, self._survey.reports, strict=True):
-            if self._by == "file":
-                left = int((1.0 - self._share) * report.characters)
-            for segment in source.segments():
-                if source.heldout or left <= 0:
-                    yield segment, not self._trains_all or source.heldout
-                elif self._trains_all or len(segment.text) <= left:
-                    yield segment, False
-                else:
-                    yield Segment(segment.text[:left], False), False
-                    yield Segment(segment.text[left:], segment.ends_document), True
-                left -= len(segment.text)
-
-    @property
-    def characters(self) -> int:
-        """Characters of both parts."""
-        return self._survey.characters
-
-    @property
-    def _trains_all(self) -> bool:
-        return self._share == 0.0
-
-    def _by_document(self) -> Iterator[tuple[Segment, bool]]:
-        chosen = [self._is_chosen(index) for index in range(min(self._survey.documents, 10_000))]
-        index = 0
-        for source in self._sources:
-            for segment in source.segments():
-                heldout = self._is_chosen(index)
-                # A handful of documents may all fall on one side; each side needs one.
-                if index == len(chosen) - 1 and len(chosen) == self._survey.documents and len(set(chosen)) == 1:
-                    heldout = not chosen[0]
-                yield segment, heldout
-                index += segment.ends_document
-
-    def _is_chosen(self, index: int) -> bool:
-        digest = hashlib.blake2b(f"{self._seed}:{index}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") < self._share * 2**64
-
-
-class _PartWriter:
-    """Appends documents to one part's file."""
-
-    def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
-        self._dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-        self._tokenizer = tokenizer
-        self._stream = path.open("wb")
-        self._inside = False
-        self._tokens = self._characters = self._bytes = self._documents = 0
-
-    def write(self, segment: Segment) -> None:
-        if not self._inside:
-            self._documents += 1
-            self._append([BOS_ID])
-            self._inside = True
-        self._append(self._tokenizer.encode(segment.text))
-        self._characters += len(segment.text)
-        self._bytes += len(segment.text.encode())
-        if segment.ends_document:
-            self._append([EOS_ID])
-            self._inside = False
-
-    def close_document(self) -> None:
-        """The rest of the document goes to the other part."""
-        self._inside = False
-
-    def close(self) -> dict[str, Any]:
-        self._stream.close()
-        return {
-            "dtype": self._dtype.name,
-            "tokens": self._tokens,
-            "characters": self._characters,
-            "bytes": self._bytes,
-            "documents": self._documents,
-        }
-
-    def _append(self, ids: list[int]) -> None:
-        self._stream.write(np.array(ids, self._dtype).tobytes())
-        self._tokens += len(ids)
-
-
-def _encode(new: Path, division: _Division, tokenizer: Tokenizer, progress: ProgressCallback) -> dict[str, Any]:
-    total = division.characters
-    writers = {name: _PartWriter(new / f"{name}.bin", tokenizer) for name in (_TRAIN, _HELDOUT)}
-    done = 0
-    before = False
+def _training_texts(division: Division) -> Iterator[str]:
+    """The training part in blocks; short documents come together, a line each."""
+    waiting: list[str] = []
+    waiting_chars = 0
     for segment, heldout in division.segments():
-        if heldout != before:
-            writers[_HELDOUT if before else _TRAIN].close_document()
-            before = heldout
-        if segment.text:
-            writers[_HELDOUT if heldout else _TRAIN].write(segment)
-        done += len(segment.text)
-        progress(Progress("encoding", done, total, "characters"))
-    parts = {name: writer.close() for name, writer in writers.items()}
-    if not parts[_HELDOUT]["tokens"]:
+        if heldout:
+            continue
+        waiting.append(segment.text)
+        waiting_chars += len(segment.text)
+        if segment.ends_document:
+            waiting.append("\n")
+        if waiting_chars >= _PROGRESS_CHARS:
+            yield "".join(waiting)
+            waiting, waiting_chars = [], 0
+    if waiting:
+        yield "".join(waiting)
+
+
+def _encode(new: Path, division: Division, tokenizer: Tokenizer, progress: ProgressCallback) -> dict[str, Any]:
+    done, due, before = 0, _PROGRESS_CHARS, False
+    with PartWriter(new / f"{_TRAIN}.bin", tokenizer) as train, PartWriter(new / f"{_HELDOUT}.bin", tokenizer) as held:
+        for segment, heldout in division.segments():
+            if heldout != before:
+                (held if before else train).leave_document()
+                before = heldout
+            (held if heldout else train).add(segment)
+            done += len(segment.text)
+            if done >= due:
+                progress(Progress("encoding", done, division.characters, "characters"))
+                due += _PROGRESS_CHARS
+    progress(Progress("encoding", done, division.characters, "characters"))
+    if done != division.characters:
+        raise InvalidSetting("files", "files that changed while they were read", "files that stay as they are")
+    if not train.tokens:
+        raise NoText("training text", "nothing", "a few sentences")
+    if not held.tokens:
         (new / f"{_HELDOUT}.bin").unlink()
-        del parts[_HELDOUT]
-    return parts
+    return {
+        name: {
+            "dtype": part.dtype.name,
+            "tokens": part.tokens,
+            "characters": part.characters,
+            "bytes": part.bytes,
+            "documents": part.documents,
+        }
+        for name, part in ((_TRAIN, train), (_HELDOUT, held))
+        if part.tokens
+    }

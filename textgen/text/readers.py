@@ -1,77 +1,94 @@
-"""Text files in any usual encoding, streamed, and cut into documents."""
+"""Files of any usual encoding as streams of text blocks, and what there is to say about each file."""
 
 from __future__ import annotations
 
-import codecs
+import hashlib
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO
 
-from textgen.errors import InvalidSetting, MissingFile, UnreadableText
-from textgen.text.encodings import byte_order_mark, guess_encoding
+from textgen.errors import MissingFile
+from textgen.text.documents import Segment, split_documents
+from textgen.text.encodings import READ_BYTES, check_encoding, decoded, detect_encoding
 
-_READ_BYTES = 1 << 20
-_BLOCK_CHARS = 1 << 20
+__all__ = ["FileReport", "ReportBuilder", "Segment", "TextFile", "open_text", "report_text", "split_documents"]
+
+BLOCK_CHARS = 1 << 18
+_FIRST_LINES = 3
+_FIRST_LINE_CHARS = 120
+# Beyond so many documents, duplicates are no longer looked for: remembering them all would take unbounded memory.
+_MAX_COMPARED_DOCUMENTS = 1_000_000
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file and how to read it. `guessed` tells whether the encoding was found out or given."""
+    """A readable file. `guessed` tells that its encoding was guessed: a person should look at the first lines."""
 
     path: Path
     name: str
     encoding: str
     guessed: bool
-    byte_order_mark_bytes: int
     size_bytes: int
 
-    def blocks(self, max_chars: int = _BLOCK_CHARS) -> Iterator[str]:
-        """The text in blocks of about `max_chars`, cut after a newline where possible, else before a space.
+    def blocks(self, max_chars: int = BLOCK_CHARS, *, line_ends: set[str] | None = None) -> Iterator[str]:
+        """The text in blocks of at most `max_chars` characters that end with a line where possible, else with a word.
 
-        Every newline is "\\n". Raises `UnreadableText` with the offset in the file of the first byte that is not text.
+        All line ends become a line feed and a byte-order mark is left out; `line_ends` is told which kinds there were.
+        Raises `UnreadableText` with the offset in the file of the first byte that is no text in this encoding.
         """
+        newlines = io.IncrementalNewlineDecoder(None, translate=True)
         rest = ""
-        for text in self._decoded():
-            rest += text
-            while len(rest) > max_chars:
-                cut = _cut(rest, max_chars)
-                yield rest[:cut]
-                rest = rest[cut:]
+        for text in decoded(self._chunks(), self.encoding, self.name):
+            rest += newlines.decode(text)
+            start = 0
+            while len(rest) - start > max_chars:
+                cut = _cut(rest, start, max_chars)
+                yield rest[start:cut]
+                start = cut
+            rest = rest[start:]
+        rest += newlines.decode("", final=True)
+        if line_ends is not None:
+            found = newlines.newlines or ()
+            line_ends |= {found} if isinstance(found, str) else {*found}
         if rest:
             yield rest
 
-    def _decoded(self) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder(self.encoding)("strict")
-        newlines = io.IncrementalNewlineDecoder(None, translate=True)
-        position = self.byte_order_mark_bytes
-        with _opened(self.path) as stream:
-            stream.seek(position)
-            final = False
-            while not final:
-                data = stream.read(_READ_BYTES)
-                final = not data
-                try:
-                    text = decoder.decode(data, final)
-                except UnicodeDecodeError as error:
-                    # The decoder adds what it had kept from earlier reads in front of what it was given.
-                    kept = len(error.object) - len(data)
-                    raise UnreadableText(self.name, position - kept + error.start, self.encoding) from None
-                position += len(data)
-                yield newlines.decode(text, final)
+    def _chunks(self) -> Iterator[bytes]:
+        try:
+            with self.path.open("rb") as stream:
+                yield from _read_chunks(stream)
+        except OSError as error:
+            raise _missing(self.path, error) from None
 
 
-class Segment(NamedTuple):
-    """A piece of a document; long documents come in several."""
+def open_text(path: Path, encoding: str | None = None, name: str | None = None) -> TextFile:
+    """Finds out a file's encoding, or takes the one given; `name` is what people call the file.
 
-    text: str
-    ends_document: bool
+    Raises `MissingFile` for a file that cannot be read, `InvalidSetting` for an unknown encoding, `NotText` for a
+    binary file.
+    """
+    name = name or path.name
+    try:
+        size = path.stat().st_size
+        if encoding is not None:
+            path.open("rb").close()
+            return TextFile(path, name, check_encoding(encoding), False, size)
+        found = detect_encoding(path, name)
+    except OSError as error:
+        raise _missing(path, error) from None
+    return TextFile(path, name, found.name, found.guessed, size)
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """What was found in a file. `duplicates` counts documents that had been seen before, in this file or another."""
+    """What was found in a file. `characters` are those of its documents, without separators.
+
+    `duplicates` counts documents that are exactly equal to an earlier one, in this file or another of the same corpus;
+    `not_compared` those that came after the first million different ones and were not remembered. `newlines` is
+    "\\n", "\\r\\n", "\\r", "mixed" or "none".
+    """
 
     name: str
     encoding: str
@@ -81,117 +98,93 @@ class FileReport:
     documents: int
     duplicates: int
     first_lines: tuple[str, ...]
+    not_compared: int = 0
+    newlines: str = "none"
 
 
-def open_text(path: Path, *, encoding: str | None = None, name: str | None = None) -> TextFile:
-    """Finds out how to read a text file; `encoding` overrides the guess.
+@dataclass
+class SeenDocuments:
+    """Digests of the documents of a corpus, as many as memory allows."""
 
-    Raises `MissingFile`, `NotText` for a file that is no text, `InvalidSetting` for an unknown encoding.
-    """
-    name = name or path.name
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise MissingFile(str(path), error.strerror or "unknown reason") from None
-    with _opened(path) as stream:
-        start = stream.read(4)
-        mark, marked = byte_order_mark(start)
-        if encoding is None:
-            found = marked or guess_encoding(stream, size, name)
-            return TextFile(path, name, found, True, len(mark), size)
-        asked = _known_encoding(encoding)
-        if asked in ("utf-16", "utf-32"):
-            asked = marked if marked and marked.startswith(asked) else f"{asked}-le"
-        skipped = len(mark) if marked == asked.removesuffix("-sig") else 0
-        return TextFile(path, name, asked.removesuffix("-sig"), False, skipped, size)
+    max_documents: int = _MAX_COMPARED_DOCUMENTS
+    _digests: set[bytes] = field(default_factory=set)
+
+    def add(self, digest: bytes) -> bool | None:
+        """Whether this document came before; None when it cannot be known of later ones whether they equal it."""
+        if digest in self._digests:
+            return True
+        if len(self._digests) >= self.max_documents:
+            return None
+        self._digests.add(digest)
+        return False
 
 
-def split_documents(blocks: Iterable[str], split: str) -> Iterator[Segment]:
-    """Cuts a text into documents: "file" (none), "blank-line", "line", or at every occurrence of another text.
+class ReportBuilder:
+    """Looks at the segments of one file as they pass by."""
 
-    What separates documents belongs to none of them, and documents of nothing but white space are left out.
-    """
-    if split == "file":
-        pieces = _whole(blocks)
-    elif split == "blank-line":
-        pieces = _paragraphs(blocks)
-    else:
-        pieces = _separated(blocks, "\n" if split == "line" else split)
-    begun = False
-    for segment in pieces:
-        if not begun and segment.ends_document and not segment.text.strip():
-            continue
-        begun = not segment.ends_document
-        yield segment
+    def __init__(self, file: TextFile, seen: SeenDocuments) -> None:
+        self.characters = self.documents = 0
+        self._file = file
+        self._seen = seen
+        self._duplicates = self._not_compared = 0
+        self._first_lines: list[str] = []
+        self._digest = hashlib.blake2b(digest_size=12)
 
+    def add(self, segment: Segment) -> None:
+        """Counts the next segment."""
+        self.characters += len(segment.text)
+        self._digest.update(segment.text.encode())
+        if len(self._first_lines) < _FIRST_LINES:
+            lines = segment.text[: 20 * _FIRST_LINE_CHARS].split("\n")
+            self._first_lines += [_shortened(line.rstrip()) for line in lines if line.strip()]
+        if segment.ends_document:
+            self.documents += 1
+            before = self._seen.add(self._digest.digest())
+            self._duplicates += before is True
+            self._not_compared += before is None
+            self._digest = hashlib.blake2b(digest_size=12)
 
-def _whole(blocks: Iterable[str]) -> Iterator[Segment]:
-    before: str | None = None
-    for block in blocks:
-        if before is not None:
-            yield Segment(before, False)
-        before = block
-    if before is not None:
-        yield Segment(before, True)
-
-
-def _separated(blocks: Iterable[str], separator: str) -> Iterator[Segment]:
-    rest = ""
-    for block in blocks:
-        rest += block
-        *documents, rest = rest.split(separator)
-        for document in documents:
-            yield Segment(document, True)
-        if len(rest) > 2 * _BLOCK_CHARS:
-            # Part of a separator may stand at the end; it stays.
-            cut = len(rest) - len(separator)
-            yield Segment(rest[:cut], False)
-            rest = rest[cut:]
-    yield Segment(rest, True)
+    def report(self, line_ends: Iterable[str] = ()) -> FileReport:
+        """What was found, once all segments have passed."""
+        file, kinds = self._file, sorted(line_ends)
+        return FileReport(
+            name=file.name,
+            encoding=file.encoding,
+            guessed=file.guessed,
+            bytes=file.size_bytes,
+            characters=self.characters,
+            documents=self.documents,
+            duplicates=self._duplicates,
+            not_compared=self._not_compared,
+            first_lines=tuple(self._first_lines[:_FIRST_LINES]),
+            newlines="mixed" if len(kinds) > 1 else kinds[0] if kinds else "none",
+        )
 
 
-def _paragraphs(blocks: Iterable[str]) -> Iterator[Segment]:
-    """Documents between lines that are empty or blank."""
-    kept: list[str] = []
-    kept_chars = 0
-    for segment in _separated(blocks, "\n"):
-        line, whole = segment
-        if whole and not line.strip():
-            if kept:
-                yield Segment("".join(kept).removesuffix("\n"), True)
-                kept, kept_chars = [], 0
-            continue
-        kept.append(line + "\n" if whole else line)
-        kept_chars += len(line)
-        if kept_chars > 2 * _BLOCK_CHARS:
-            # The last line waits, because the newline after it may be the document's end and then is dropped.
-            yield Segment("".join(kept[:-1]), False)
-            kept, kept_chars = kept[-1:], 0
-    if kept:
-        yield Segment("".join(kept).removesuffix("\n"), True)
+def report_text(file: TextFile, split: str = "file") -> FileReport:
+    """Reads the whole file to report on it; raises `UnreadableText`."""
+    line_ends: set[str] = set()
+    builder = ReportBuilder(file, SeenDocuments())
+    for segment in split_documents(file.blocks(line_ends=line_ends), split):
+        builder.add(segment)
+    return builder.report(line_ends)
 
 
-def _cut(text: str, max_chars: int) -> int:
-    newline = text.rfind("\n", 0, max_chars)
-    if newline >= 0:
-        return newline + 1
-    space = text.rfind(" ", 1, max_chars)
-    return space if space > 0 else max_chars
+def _shortened(line: str) -> str:
+    return line if len(line) <= _FIRST_LINE_CHARS else line[: _FIRST_LINE_CHARS - 1] + "…"
 
 
-def _known_encoding(name: str) -> str:
-    try:
-        found = codecs.lookup(name)
-        b"".decode(name)
-    except (LookupError, ValueError):
-        raise InvalidSetting(
-            "encoding", name, "a text encoding such as utf-8, gb18030, big5, shift_jis, cp1252"
-        ) from None
-    return found.name
+def _cut(text: str, start: int, max_chars: int) -> int:
+    """Where a block of at most `max_chars` from `start` ends: after a line, else before a space, else anywhere."""
+    limit = start + max_chars
+    cut = text.rfind("\n", start, limit) + 1 or text.rfind(" ", start + 1, limit)
+    return cut if cut > start else limit
 
 
-def _opened(path: Path) -> io.BufferedReader:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise MissingFile(str(path), error.strerror or "unknown reason") from None
+def _read_chunks(stream: BinaryIO) -> Iterator[bytes]:
+    while chunk := stream.read(READ_BYTES):
+        yield chunk
+
+
+def _missing(path: Path, error: OSError) -> MissingFile:
+    return MissingFile(str(path), error.strerror or str(error))

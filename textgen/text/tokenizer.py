@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,10 @@ UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
 SPECIAL_PIECES = ("<unk>", "<bos>", "<eos>", "<pad>")
 SPACE_MARK = "\u2581"
 # What a vocabulary that normalises, strips or adds anything would change.
-_PROBE = "  a  b\t\n\n é ﬁ Ａ\u2581\u0000\r x "
+_PROBES = ("  a  b\t\n\n é e\u0301 ﬁ Ａ ½\u2581\u0000\r\n\u00a0\u200b\u3000 x ", "a", " ", "\n", "ABC İ", "か\u3099 ①")
+_REPLACEMENT = "\ufffd".encode()
+# Long texts are encoded in passages: the work per character then does not grow with the text.
+_PASSAGE_CHARS = 4096
 
 
 class Tokenizer:
@@ -33,14 +38,18 @@ class Tokenizer:
         self._data = data
         self.sha256 = hashlib.sha256(data).hexdigest()
         try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=data)
+            self._processor = sentencepiece.SentencePieceProcessor()
+            self._processor.LoadFromSerializedProto(data)
             self.vocab_size = int(self._processor.vocab_size())
         except (RuntimeError, OSError, TypeError):
             raise BadTokenizer(name, "not a SentencePiece model") from None
         self._check_specials(name)
         self._bytes = [self._bytes_of(number) for number in range(self.vocab_size)]
         self._byte_ids = self._find_byte_ids(name)
-        if self.decode(self.encode(_PROBE)) != _PROBE:
+        # A vocabulary without a piece for the space would spell it as the bytes of U+2581.
+        spaced = self._processor.piece_to_id(SPACE_MARK) != UNK_ID
+        self._unspeakable = re.compile(f"[{SPACE_MARK}]" if spaced else f"[ {SPACE_MARK}]")
+        if any(self.decode(self.encode(probe)) != probe for probe in _PROBES):
             raise BadTokenizer(name, "the vocabulary changes text (normalisation or whitespace); it must be lossless")
 
     @classmethod
@@ -66,13 +75,17 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without specials. Raises `InvalidSetting` for lone surrogates, which are no text."""
-        ids: list[int] = []
-        for number, part in enumerate(_unmarked(text)):
-            if number:
-                ids += self._byte_ids[SPACE_MARK]
-            if part:
-                ids += self._processor.encode(part)
-        return ids
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, all in one go, which uses every core."""
+        plans = [list(self._plan(text)) for text in texts]
+        passages = [part for plan in plans for part in plan if isinstance(part, str)]
+        encoded = iter(self._processor.encode(passages))
+        return [
+            list(chain.from_iterable(next(encoded) if isinstance(part, str) else part for part in plan))
+            for plan in plans
+        ]
 
     def encode_array(self, text: str) -> NDArray[np.uint32]:
         """`encode` as an array [tokens]."""
@@ -80,19 +93,21 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of any ids; specials are silent, and bytes that are no UTF-8 become U+FFFD."""
-        return b"".join([self._bytes[number] for number in ids]).decode("utf-8", "replace")
+        return b"".join([self.piece_bytes(number) for number in ids]).decode("utf-8", "replace")
 
     def stream(self) -> StreamDecoder:
         """A decoder for ids that come one at a time."""
         return StreamDecoder(self)
 
     def piece(self, token_id: int) -> str:
-        """The piece's name: "▁the", "<0xE4>", "<eos>"."""
+        """The piece's name: "▁the", "<0xE4>", "<eos>". Raises `InvalidSetting` for an id outside the vocabulary."""
+        if not 0 <= token_id < self.vocab_size:
+            raise InvalidSetting("token id", token_id, f"0 to {self.vocab_size - 1}")
         return str(self._processor.id_to_piece(token_id))
 
     def piece_bytes(self, token_id: int) -> bytes:
-        """What the piece contributes to the text, in UTF-8; empty for specials."""
-        return self._bytes[token_id]
+        """What the piece contributes to the text, in UTF-8: nothing for specials, U+FFFD for unknown ids."""
+        return self._bytes[token_id] if 0 <= token_id < self.vocab_size else _REPLACEMENT
 
     @property
     def num_byte_pieces(self) -> int:
@@ -105,7 +120,7 @@ class Tokenizer:
 
     def _bytes_of(self, token_id: int) -> bytes:
         piece = self.piece(token_id)
-        if token_id <= PAD_ID:
+        if token_id <= PAD_ID or self._processor.is_control(token_id):
             return b""
         if self._processor.is_byte(token_id):
             return bytes([int(piece[3:5], 16)])
@@ -116,12 +131,25 @@ class Tokenizer:
         found = (processor.unk_id(), processor.bos_id(), processor.eos_id(), processor.pad_id())
         if found != (UNK_ID, BOS_ID, EOS_ID, PAD_ID):
             raise BadTokenizer(name, f"the ids of <unk> <bos> <eos> <pad> are {found}; they must be 0 1 2 3")
+        pieces = tuple(self.piece(number) for number in found)
+        if pieces != SPECIAL_PIECES:
+            raise BadTokenizer(name, f"the first pieces are {' '.join(pieces)}, not {' '.join(SPECIAL_PIECES)}")
 
-    def _find_byte_ids(self, name: str) -> dict[str, list[int]]:
-        by_byte = {self._bytes[number][0]: number for number in range(self.vocab_size) if self.is_byte(number)}
-        if len(by_byte) != 256:
-            raise BadTokenizer(name, f"{len(by_byte)} byte pieces; a lossless vocabulary has all 256")
-        return {SPACE_MARK: [by_byte[byte] for byte in SPACE_MARK.encode()]}
+    def _find_byte_ids(self, name: str) -> dict[int, int]:
+        found = {self._bytes[number][0]: number for number in range(self.vocab_size) if self.is_byte(number)}
+        if len(found) != 256:
+            raise BadTokenizer(name, f"{len(found)} byte pieces; a lossless vocabulary has all 256")
+        return found
+
+    def _plan(self, text: str) -> Iterator[str | list[int]]:
+        """`text` as passages for SentencePiece and, between them, the ids of characters that it would mistake."""
+        utf8(text)
+        position = 0
+        for match in self._unspeakable.finditer(text):
+            yield from _passages(text[position : match.start()])
+            yield [self._byte_ids[byte] for byte in match[0].encode()]
+            position = match.end()
+        yield from _passages(text[position:])
 
 
 class StreamDecoder:
@@ -140,11 +168,23 @@ class StreamDecoder:
         return self._decoder.decode(b"", final=True)
 
 
-def _unmarked(text: str) -> Iterator[str]:
-    """The parts of `text` between U+2581s."""
+def utf8(text: str) -> bytes:
+    """`text` in UTF-8; raises `InvalidSetting` for lone surrogates, which are no characters."""
     try:
-        text.encode()
+        return text.encode()
     except UnicodeEncodeError as error:
         found = f"a lone surrogate at character {error.start}"
         raise InvalidSetting("text", found, "complete Unicode characters") from None
-    yield from text.split(SPACE_MARK)
+
+
+def _passages(text: str) -> Iterator[str]:
+    """`text` cut after line ends, else before spaces: where pieces end anyway. Within a very long word, anywhere."""
+    start = 0
+    while len(text) - start > _PASSAGE_CHARS:
+        limit = start + _PASSAGE_CHARS
+        cut = text.rfind("\n", start, limit) + 1 or text.rfind(" ", start + 1, limit)
+        cut = cut if cut > start else limit
+        yield text[start:cut]
+        start = cut
+    if start < len(text):
+        yield text[start:]

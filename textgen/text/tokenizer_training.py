@@ -15,7 +15,7 @@ import sentencepiece
 
 from textgen.errors import InvalidSetting, NoText
 from textgen.progress import Progress, ProgressCallback, ignore_progress
-from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPACE_MARK, SPECIAL_PIECES, UNK_ID, Tokenizer
+from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPACE_MARK, SPECIAL_PIECES, UNK_ID, Tokenizer, utf8
 
 TokenizerKind = Literal["unigram", "bpe", "char"]
 
@@ -23,7 +23,11 @@ TokenizerKind = Literal["unigram", "bpe", "char"]
 RESERVED_PIECES = len(SPECIAL_PIECES) + 1 + 256
 MIN_VOCAB_SIZE = RESERVED_PIECES + 3
 _MAX_SENTENCE_CHARS = 2048
-_MAX_SAMPLE_BYTES = 12_000_000
+# 4 MB give nearly as good a vocabulary as 10 MB in a third of the time (fairy tales: 0.7 % more tokens).
+_MAX_SAMPLE_BYTES = 4_000_000
+# SentencePiece keeps these for itself: its space, the end of a string, its marks for pieces that must not be crossed
+# (tab) and for dropped characters. It would skip whole sentences for some of them.
+_UNUSABLE = (SPACE_MARK, "\u0000", "\t", "\u2585")
 # Sums of floats depend on how many threads share them: a fixed number makes the same text give the same vocabulary.
 _THREADS = 2
 _POLL_SECONDS = 0.5
@@ -79,7 +83,7 @@ def _sample_lines(texts: Iterable[str], max_bytes: int, progress: ProgressCallba
         for line in _short_lines(text):
             if seen % stride == 0:
                 kept.append(line)
-                kept_bytes += len(line.encode())
+                kept_bytes += len(utf8(line))
                 if kept_bytes > max_bytes and len(kept) > 1:
                     kept = kept[::2]
                     stride *= 2
@@ -103,24 +107,25 @@ def _short_lines(text: str) -> Iterator[str]:
 
 
 def _character_room(kind: TokenizerKind, vocab_size: int) -> int:
-    """How many single characters may become pieces; the rest of the vocabulary is for longer ones."""
+    """How many single characters, the space among them, may become pieces; the rest is for longer ones."""
     room = vocab_size - RESERVED_PIECES
-    return room - 1 if kind == "char" else max(1, int(0.8 * room))
+    return room if kind == "char" else max(2, int(0.8 * room))
 
 
 def _without_rare_characters(lines: list[str], room: int) -> list[str]:
     counts: Counter[str] = Counter()
     for line in lines:
         counts.update(line)
-    for unusable in (SPACE_MARK, "\u0000"):
+    for unusable in _UNUSABLE:
         counts.pop(unusable, None)
-    frequent = sorted(counts, key=lambda character: (-counts[character], character))[:room]
+    spaces = counts.pop(" ", 0)
+    frequent = sorted(counts, key=lambda character: (-counts[character], character))[: room - 1]
     usable = {*frequent, " "}
     dropped = {ord(character): "\n" for line in lines for character in set(line) - usable}
     if dropped:
         lines = [part for line in lines for part in line.translate(dropped).split("\n") if part]
     # Without a piece of its own a space would be spelled as the bytes of U+2581 and come back as that.
-    return lines if counts[" "] else [*lines, " "]
+    return lines if spaces else [*lines, " "]
 
 
 def _train_largest(sentences: list[str], kind: TokenizerKind, vocab_size: int) -> bytes:
@@ -147,6 +152,7 @@ def _train(sentences: list[str], kind: TokenizerKind, vocab_size: int) -> bytes:
         "character_coverage": 1.0,
         "user_defined_symbols": ["\n"],
         "max_sentence_length": 8 * _MAX_SENTENCE_CHARS,
+        "seed_sentencepiece_size": max(40_000, 10 * vocab_size),
         "num_threads": _THREADS,
         "minloglevel": 4,
     }
@@ -171,6 +177,7 @@ def _in_thread(work: Callable[[], bytes], progress: ProgressCallback, clock: Cal
     worker = threading.Thread(target=run, name="textgen-vocabulary", daemon=True)
     started = clock()
     worker.start()
+    progress(Progress("tokenizer", 0.0, unit="s"))
     while worker.is_alive():
         worker.join(_POLL_SECONDS)
         progress(Progress("tokenizer", clock() - started, unit="s"))

@@ -9,7 +9,7 @@ import gradio as gr
 from textgen.errors import TextgenError
 from textgen.studio import ModelInfo, Studio
 from textgen.ui.generate import GenerateTab
-from textgen.ui.i18n import Language, build_i18n, request_language, say, say_error
+from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error
 from textgen.ui.render import error_html
 
 # Old pages' files are looked for every hour and deleted after a day.
@@ -19,8 +19,10 @@ _DELETE_CACHE_SECONDS = (3600, 86_400)
 def build_page(studio: Studio, i18n: gr.I18n | None = None) -> gr.Blocks:
     """The Gradio page for a studio; `textgen.ui.server` launches it."""
     i18n = i18n or build_i18n()
+    page: gr.Blocks
     with gr.Blocks(title="Textgen Studio", delete_cache=_DELETE_CACHE_SECONDS, analytics_enabled=False) as page:
         models = studio.models()
+        language_name = gr.Textbox("en", visible=False)
         with gr.Row(elem_id="header", equal_height=True):
             gr.HTML('<h1><span class="mark" aria-hidden="true">✎</span> Textgen Studio</h1>', elem_id="brand")
             model = gr.Dropdown(
@@ -36,22 +38,33 @@ def build_page(studio: Studio, i18n: gr.I18n | None = None) -> gr.Blocks:
             )
             language = gr.Button(i18n("language"), size="sm", elem_id="language", scale=0, min_width=90)
         with gr.Tabs(), gr.Tab(i18n("tab_generate"), elem_id="tab-generate"):
-            GenerateTab(studio, i18n, model)
+            GenerateTab(studio, i18n, model, language_name)
             with gr.Accordion(i18n("about"), open=False, elem_id="about"):
                 about = gr.Markdown(elem_id="about-text")
 
-        def describe(name: str | None, request: gr.Request) -> str:
-            return about_model(studio, name, request_language(request))
+        def describe(name: str | None, language: str) -> str:
+            return about_model(studio, name, known_language(language))
 
-        def refresh(name: str | None, request: gr.Request) -> tuple[Any, str]:
+        def refresh(name: str | None, language: str) -> tuple[Any, str]:
             names = [info.name for info in studio.models()]
-            chosen = name if name in names else (names[0] if names else None)
-            return gr.Dropdown(names, value=chosen), about_model(studio, chosen, request_language(request))
+            # The value is touched only where it must be: someone may choose a model while the page still loads.
+            kept: dict[str, Any] = {} if name in names else {"value": names[0] if names else None}
+            return gr.Dropdown(names, **kept), language
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
-        model.change(describe, [model], [about], **quiet)
-        page.load(refresh, [model], [model, about], **quiet)
-        language.click(None, None, None, js="() => window.textgenSwitchLanguage()", api_visibility="private")
+        model.input(describe, [model, language_name], [about], **quiet)
+        loaded = page.load(
+            refresh,
+            [model, language_name],
+            [model, language_name],
+            js="(model, language) => [model, window.textgenLanguage()]",
+            **quiet,
+        )
+        loaded.then(describe, [model, language_name], [about], **quiet)
+        switched = language.click(
+            None, None, [language_name], js="() => window.textgenSwitchLanguage()", api_visibility="private"
+        )
+        switched.then(describe, [model, language_name], [about], **quiet)
     return page
 
 

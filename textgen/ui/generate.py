@@ -14,7 +14,7 @@ import gradio as gr
 from textgen.config import GenerationSettings, parse_settings
 from textgen.errors import InvalidSetting, TextgenError
 from textgen.studio import BeamsUpdate, Studio, TextDelta, TextEnd, TextStream
-from textgen.ui.i18n import Language, request_language, say, say_error
+from textgen.ui.i18n import Language, known_language, say, say_error
 from textgen.ui.render import error_html, hypotheses_html, status_html
 
 _FLUSH_SECONDS = 0.07
@@ -53,6 +53,7 @@ class RunningStreams:
 class Controls:
     """The inputs of the generate handler, in its order."""
 
+    language: gr.Textbox
     model: gr.Dropdown
     document: gr.Textbox
     temperature: gr.Slider
@@ -74,32 +75,42 @@ class GenerateTab:
     """Builds the tab inside the current `gr.Blocks` and wires it to the studio."""
 
     def __init__(
-        self, studio: Studio, i18n: gr.I18n, model: gr.Dropdown, *, clock: Callable[[], float] = time.monotonic
+        self,
+        studio: Studio,
+        i18n: gr.I18n,
+        model: gr.Dropdown,
+        language: gr.Textbox,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._studio = studio
         self._running = RunningStreams()
         self._clock = clock
-        self._build(i18n, model)
+        self._build(i18n, model, language)
         self._wire()
 
-    def _build(self, i18n: gr.I18n, model: gr.Dropdown) -> None:
+    def _build(self, i18n: gr.I18n, model: gr.Dropdown, language: gr.Textbox) -> None:
         with gr.Row(elem_classes="workbench"):
             with gr.Column(scale=5, min_width=320, elem_classes="paper"):
                 document = gr.Textbox(
                     label=i18n("document"),
                     info=i18n("document_info"),
                     placeholder=i18n("document_placeholder"),
-                    lines=14,
+                    lines=12,
                     max_lines=24,
                     autofocus=True,
                     elem_id="document",
                     buttons=["copy"],
                 )
+                with gr.Row(elem_classes="go-row"):
+                    self.go = gr.Button(i18n("generate"), variant="primary", elem_id="generate", scale=3, min_width=120)
+                    self.stop = gr.Button(
+                        i18n("stop"), variant="stop", elem_id="stop", interactive=False, scale=1, min_width=70
+                    )
+                    self.undo = gr.Button(i18n("undo"), elem_id="undo", interactive=False, scale=1, min_width=70)
+                    self.clear = gr.Button(i18n("clear"), elem_id="clear", scale=1, min_width=70)
                 self.status = gr.HTML(status_html(""), elem_id="status")
                 self.hypotheses = gr.HTML("", elem_id="hypotheses")
-                with gr.Row(elem_classes="edit-row"):
-                    self.undo = gr.Button(i18n("undo"), size="sm", elem_id="undo", interactive=False)
-                    self.clear = gr.Button(i18n("clear"), size="sm", elem_id="clear")
                 gr.Examples(
                     [["ROMEO:\n"], ["To be, or not to be"], ["First Citizen:\nWhat news"], ["KING RICHARD III:\n"]],
                     inputs=[document],
@@ -108,13 +119,12 @@ class GenerateTab:
                     api_visibility="private",
                 )
             with gr.Column(scale=3, min_width=280, elem_classes="controls"):
-                with gr.Row(elem_classes="go-row"):
-                    self.go = gr.Button(i18n("generate"), variant="primary", elem_id="generate")
-                    self.stop = gr.Button(i18n("stop"), variant="stop", elem_id="stop", interactive=False)
-                self.controls = self._build_controls(i18n, model, document)
+                self.controls = self._build_controls(i18n, language, model, document)
         self.before = gr.State("")
 
-    def _build_controls(self, i18n: gr.I18n, model: gr.Dropdown, document: gr.Textbox) -> Controls:
+    def _build_controls(
+        self, i18n: gr.I18n, language: gr.Textbox, model: gr.Dropdown, document: gr.Textbox
+    ) -> Controls:
         defaults, limits = GenerationSettings(), self._studio.limits
 
         def slider(key: str, low: float, high: float, value: float, step: float) -> gr.Slider:
@@ -138,8 +148,8 @@ class GenerateTab:
                 label=i18n("stop_texts"), info=i18n("stop_texts_info"), lines=2, elem_id="stop-texts"
             )
         return Controls(
-            model, document, temperature, length, beams, top_k, top_p, min_tokens, length_penalty, num_return, seed,
-            stop_texts,
+            language, model, document, temperature, length, beams, top_k, top_p, min_tokens, length_penalty, num_return,
+            seed, stop_texts,
         )  # fmt: skip
 
     def _wire(self) -> None:
@@ -173,16 +183,18 @@ class GenerateTab:
         """Stops what this page is generating; the text stays."""
         self._running.stop(str(request.session_hash))
 
-    def generate(self, model: str, text: str, *values: Any, request: gr.Request) -> Iterator[Updates]:
+    def generate(
+        self, request: gr.Request, language_name: str, model: str | None, text: str, *values: Any
+    ) -> Iterator[Updates]:
         """Continues `text`; yields updates of the page."""
-        language = request_language(request)
+        language = known_language(language_name)
         page = _Page(text, language)
         yield page.show(status_html(say("status_reading", language), busy=True))
         stream: TextStream | None = None
         session = str(request.session_hash)
         try:
             settings = settings_of(*values)
-            stream = self._studio.generate(model, text, settings)
+            stream = self._studio.generate(model or "", text, settings)
             self._running.start(session, stream)
             yield from self._follow(stream, page)
         except TextgenError as error:

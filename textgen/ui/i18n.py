@@ -1,7 +1,7 @@
 """What the page says, in English and simplified Chinese.
 
 Labels are translated in the browser (`gr.I18n`); what a handler writes is translated here, in the language that the
-browser's request names.
+page names with every request. (Not in a cookie: inside the frame of a Space it would be one of a third party.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import gradio as gr
 from textgen.errors import TextgenError
 
 Language = Literal["en", "zh"]
-LANGUAGE_COOKIE = "textgen_language"
 
 
 def texts() -> dict[str, tuple[str, str]]:
@@ -135,13 +134,9 @@ def build_i18n() -> gr.I18n:
     return gr.I18n(**{"en": english, "zh": chinese, "zh-CN": chinese})
 
 
-def request_language(request: gr.Request | None) -> Language:
-    """The language chosen on the page (a cookie), else the first that the browser asks for."""
-    if request is None:
-        return "en"
-    chosen = request.cookies.get(LANGUAGE_COOKIE) if request.cookies else None
-    wanted = chosen or (request.headers or {}).get("accept-language", "")
-    return "zh" if str(wanted).lower().startswith("zh") else "en"
+def known_language(name: object) -> Language:
+    """The language a page says it is in; English for anything unknown."""
+    return "zh" if name == "zh" else "en"
 
 
 def say(key: str, language: Language, **values: object) -> str:

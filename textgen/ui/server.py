@@ -39,9 +39,13 @@ def theme() -> gr.themes.Base:
     """Warm paper and ink. Only fonts that are on the machine: the page asks no other host for anything."""
     sans = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "sans-serif"]
     mono = ["ui-monospace", "Menlo", "Consolas", "monospace"]
-    return gr.themes.Soft(
+    soft = gr.themes.Soft(
         primary_hue="teal", secondary_hue="teal", neutral_hue="stone", font=sans, font_mono=mono, radius_size="md"
     )
+    # Labels as plain words: a coloured plate behind each would shout down the text.
+    plain = {"block_title_background_fill": "transparent", "block_title_text_color": "*body_text_color"}
+    plain |= {"block_title_padding": "0", "block_label_background_fill": "transparent"}
+    return soft.set(**plain, **{f"{name}_dark": value for name, value in plain.items() if "padding" not in name})
 
 
 def serve_forever(

@@ -1,42 +1,36 @@
 (() => {
   "use strict";
-  const COOKIE = "textgen_language";
-  const KEEP = "textgen_document";
+  const CHOICE = "textgen_language";
 
-  const cookie = document.cookie.split("; ").find((part) => part.startsWith(COOKIE + "="));
-  const chosen = cookie ? cookie.slice(COOKIE.length + 1) : "";
-  if (chosen === "zh" || chosen === "en") {
-    // Gradio takes the page's language from the browser; the choice made on the page comes before it.
-    const tag = chosen === "zh" ? "zh-CN" : "en";
-    Object.defineProperty(navigator, "language", { get: () => tag, configurable: true });
-    Object.defineProperty(navigator, "languages", { get: () => [tag], configurable: true });
-  }
-  const language = () => (navigator.language || "en").toLowerCase().startsWith("zh") ? "zh" : "en";
-  document.documentElement.lang = language() === "zh" ? "zh-CN" : "en";
+  const browserLanguage = () => (navigator.language || "en").toLowerCase().startsWith("zh") ? "zh" : "en";
+  const language = () => {
+    const chosen = localStorage.getItem(CHOICE);
+    return chosen === "zh" || chosen === "en" ? chosen : browserLanguage();
+  };
+
+  // Gradio changes its language without a reload, but offers that only deep in its settings panel. Its own module,
+  // which the page has loaded already, is asked directly; a browser test watches that it still answers.
+  const speak = async (name) => {
+    document.documentElement.lang = name === "zh" ? "zh-CN" : "en";
+    const loaded = performance.getEntriesByType("resource").map((entry) => entry.name);
+    const address = loaded.find((url) => /\/assets\/core-[\w-]+\.js$/.test(url));
+    if (!address) return;
+    const core = await import(address);
+    core.changeLocale(name === "zh" ? "zh-CN" : "en");
+  };
+
+  window.textgenLanguage = () => {
+    if (language() !== browserLanguage()) speak(language());
+    document.documentElement.lang = language() === "zh" ? "zh-CN" : "en";
+    return language();
+  };
+  window.textgenSwitchLanguage = async () => {
+    localStorage.setItem(CHOICE, language() === "zh" ? "en" : "zh");
+    await speak(language());
+    return language();
+  };
 
   const box = () => document.querySelector("#document textarea");
-
-  window.textgenSwitchLanguage = () => {
-    const next = language() === "zh" ? "en" : "zh";
-    document.cookie = `${COOKIE}=${next}; path=/; max-age=31536000; SameSite=Lax`;
-    // The page is drawn anew in the other language; what was written must survive that.
-    if (box()) sessionStorage.setItem(KEEP, box().value);
-    location.reload();
-  };
-
-  const restore = () => {
-    const kept = sessionStorage.getItem(KEEP);
-    if (kept === null) return true;
-    const area = box();
-    if (!area) return false;
-    sessionStorage.removeItem(KEEP);
-    area.value = kept;
-    area.dispatchEvent(new Event("input", { bubbles: true }));
-    return true;
-  };
-
-  const watcher = new MutationObserver(() => { if (restore()) watcher.disconnect(); });
-  watcher.observe(document, { childList: true, subtree: true });
 
   const press = (id) => {
     const button = document.querySelector(id);
