@@ -1,12 +1,15 @@
-"""What every test shares: one thread for torch, repeatable examples, and the browser."""
+"""What every test shares: one thread for torch, repeatable examples, small texts, a trained model, the browser."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.grammar import make_text
 
 # Both are read at import time of torch and gradio, so they are set before any test module is collected.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,3 +34,40 @@ def chromium_path() -> str:
     if os.environ.get("TEXTGEN_REQUIRE_BROWSER"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def small_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A UTF-8 text file of about 30 KB in a language that a tiny model learns in seconds. To be read only."""
+    path = tmp_path_factory.mktemp("text") / "small.txt"
+    path.write_text(make_text(characters=30_000), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained_run(small_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run: a tiny model that has learned `small_text`. To be read only: copy it"""
+    from textgen.config import ModelSettings, RunSettings, TextSettings, TrainingSettings
+    from textgen.jobs.training_run import start_run
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    settings = RunSettings(
+        files=(str(small_text),),
+        sample_prompts=("Mira ",),
+        text=TextSettings(vocab_size=360),
+        model=ModelSettings(embedding_size=96, hidden_size=64),
+        training=TrainingSettings(
+            steps=150,
+            batch_size=8,
+            window=16,
+            learning_rate=3e-2,
+            weight_decay=0.0,
+            clip_norm=0.5,
+            average_decay=0.9,
+            evaluations=2,
+            precision="fp32",
+        ),
+    )
+    for _ in start_run(folder, settings, device="cpu").events():
+        pass
+    return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -19,10 +20,21 @@ from textgen.config import (
     TextSettings,
     TrainingSettings,
 )
-from textgen.errors import InvalidSetting, TextgenError
+from textgen.errors import (
+    BadCheckpoint,
+    BadTokenizer,
+    InvalidSetting,
+    MissingFile,
+    NoText,
+    NotText,
+    TextgenError,
+    UnreadableText,
+)
 from textgen.options import add_settings
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
+# Arguments that cannot work, or that name files that cannot; anything else of ours is a failure of the work itself.
+_WRONG_INPUT = (InvalidSetting, MissingFile, UnreadableText, NotText, NoText, BadTokenizer, BadCheckpoint)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,14 +48,14 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C."""
     options = build_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that cannot show a character must not end the program.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = options.run(options)
-    except InvalidSetting as error:
-        print(error, file=sys.stderr)
-        return 2
     except TextgenError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, _WRONG_INPUT) else 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
@@ -62,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(verbs)
     _add_generate(verbs)
     _add_evaluate(verbs)
+    _add_export(verbs)
     _add_tokenizer(verbs)
     _add_serve(verbs)
     _add_bench(verbs)
@@ -112,6 +125,14 @@ def _add_evaluate(verbs: Any) -> None:
     _add_device(parser)
     add_settings(parser, "text", TextSettings, leave_out=("heldout", "tokenizer", "vocab_size"))
     parser.set_defaults(run=commands.evaluate)
+
+
+def _add_export(verbs: Any) -> None:
+    parser = verbs.add_parser("export", help="copy a checkpoint or a run's best one to hand it on, at half the size")
+    _add_checkpoint(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the copy")
+    parser.add_argument("--full", action="store_true", help="keep fp32 instead of fp16")
+    parser.set_defaults(run=commands.export)
 
 
 def _add_tokenizer(verbs: Any) -> None:

@@ -20,11 +20,12 @@ from textgen.config import (
     parse_settings,
     read_settings_file,
 )
-from textgen.errors import InvalidSetting
+from textgen.errors import InvalidSetting, UnreadableText
 from textgen.options import given_settings
-from textgen.terminal import StatusLine, TrainingDisplay
+from textgen.terminal import StatusLine, TrainingDisplay, report_lines
 
 _BUDGETS = ("steps", "epochs", "minutes")
+_COUNTS = ("tokens", "chars", "bytes")
 
 
 def train(options: argparse.Namespace) -> int:
@@ -33,15 +34,14 @@ def train(options: argparse.Namespace) -> int:
 
     line = StatusLine(sys.stderr)
     if options.resume is not None:
-        if options.files or options.out is not None:
-            raise InvalidSetting("resume", "files or --out beside it", "--resume DIR alone; the run knows its text")
+        _check_resume(options)
         run = resume_run(options.resume, device=options.device)
     else:
         if options.out is None:
             raise InvalidSetting("out", "nothing", "a folder for the run: --out DIR")
         settings = _run_settings(options)
         run = start_run(options.out, settings, device=options.device, progress=line.progress)
-    for sentence in filter(None, [run.corpus.note]):
+    for sentence in [*report_lines(run.corpus.reports), *filter(None, [run.corpus.note])]:
         line.print(sentence)
     display = TrainingDisplay(line, show_samples=not options.quiet)
     with _stopping_on_interrupt(run.stop, line):
@@ -61,7 +61,7 @@ def generate(options: argparse.Namespace) -> int:
     from textgen.training.device import choose_device
 
     settings = parse_settings(GenerationSettings, given_settings(options, "generation"))
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = _standard_input() if options.prompt == "-" else options.prompt
     model = LoadedModel(options.checkpoint, device=choose_device(options.device), limits=Limits())
     with _closing(model), model.generate(prompt, settings) as stream:
         if not options.json:
@@ -81,7 +81,7 @@ def generate(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """`textgen evaluate`: figures as lines, or as a last line of JSON."""
-    from textgen.studio import open_checkpoint
+    from textgen.jobs.checkpoints import open_checkpoint
     from textgen.text.corpus import build_corpus
     from textgen.training import evaluation
     from textgen.training.device import choose_device
@@ -102,7 +102,7 @@ def evaluate(options: argparse.Namespace) -> int:
         _write_line(json.dumps({**result, "checkpoint": str(options.checkpoint), "device": str(device)}))
     else:
         for name, value in result.items():
-            _write_line(f"{name:>15}: {value:,.4f}" if isinstance(value, float) else f"{name:>15}: {value:,}")
+            _write_line(f"{name:>15}: {value:,.4f}" if name not in _COUNTS else f"{name:>15}: {value:,}")
     return 0
 
 
@@ -141,6 +141,20 @@ def tokenizer_info(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """`textgen export`: a checkpoint, or the best one of a run, as a folder to hand on."""
+    from textgen.jobs.checkpoints import open_checkpoint
+    from textgen.model.checkpoint import save_checkpoint
+
+    checkpoint, _ = open_checkpoint(options.checkpoint)
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise InvalidSetting("out", str(options.out), "a new or empty folder")
+    save_checkpoint(options.out, checkpoint, weight_format="float32" if options.full else "float16")
+    size = sum(path.stat().st_size for path in options.out.iterdir())
+    _write_line(f"{size / 1e6:.1f} MB in {options.out}")
+    return 0
+
+
 def serve(options: argparse.Namespace) -> int:
     """`textgen serve`: the app, until Ctrl-C."""
     from textgen.ui.server import serve_forever
@@ -150,28 +164,50 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UnreadableText("standard input", error.start, error.encoding) from None
+
+
 def _write_line(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
+def _check_resume(options: argparse.Namespace) -> None:
+    others = ("out", "preset", "base", "config", "heldout_files", "sample_prompts")
+    given = [name for name in others if getattr(options, name) is not None]
+    given += [name for section in _SECTIONS for name in given_settings(options, section)]
+    given += ["files"] if options.files else []
+    if given:
+        raise InvalidSetting(
+            "resume", f"{given[0]} beside it", "--resume DIR alone; the run knows its text and settings"
+        )
+
+
 def _run_settings(options: argparse.Namespace) -> RunSettings:
     """Preset, then config file, then options: what comes later wins."""
     content = read_settings_file(options.config) if options.config else {}
+    for name in _SECTIONS:
+        content[name] = {} if content.get(name) is None else content[name]
+        if not isinstance(content[name], dict):
+            raise InvalidSetting(name, content[name], "a mapping of settings")
     asked: dict[str, Any] = {name: content[name] for name in content if name not in _SECTIONS}
     if options.files:
         asked["files"] = [str(Path(file).resolve()) for file in options.files]
     for name in ("heldout_files", "sample_prompts", "base"):
         if getattr(options, name) is not None:
             asked[name] = getattr(options, name)
-    layers = [{name: content.get(name) or {} for name in _SECTIONS}]
-    layers.append({name: given_settings(options, name) for name in _SECTIONS})
+    layers = [
+        {name: content[name] for name in _SECTIONS},
+        {name: given_settings(options, name) for name in _SECTIONS},
+    ]
     checked = parse_settings(RunSettings, asked)
     if options.preset is not None or options.config is None:
         layers.insert(0, _preset(options.preset or "quick", checked, layers))
     for section in _SECTIONS:
-        if not all(isinstance(layer[section], dict) for layer in layers):
-            raise InvalidSetting(section, str(content[section]), "a mapping of settings")
         asked[section] = _merged([layer[section] for layer in layers])
     return parse_settings(RunSettings, asked)
 

@@ -90,6 +90,11 @@ class TrainingSettings(DropoutSettings):
             raise InvalidSetting("budget", " and ".join(given), "one of steps, epochs and minutes")
         return self
 
+    def check_budget(self) -> None:
+        """Raises `InvalidSetting` when there is none."""
+        if self.steps is None and self.epochs is None and self.minutes is None:
+            raise InvalidSetting("budget", "nothing", "one of steps, epochs and minutes")
+
 
 class GenerationSettings(Settings):
     """How text is generated. Ranges are those of the page's controls."""

@@ -153,6 +153,8 @@ class TrainingDiverged(TextgenError, ArithmeticError):
         super().__init__(step=step, loss=loss)
 
 
-def _shown(value: object, limit: int = 60) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _shown(value: object, limit: int = 61) -> str:
+    """`value` in one short line; of a long one both ends, since a path tells most at its end."""
+    text = value if isinstance(value, str) and value and value.isprintable() else repr(value)
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[:half]}…{text[-half:]}"

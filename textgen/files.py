@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from textgen.errors import CannotWrite
@@ -52,10 +53,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
             for path in new.iterdir():
                 _sync(path)
             _sync(new)
-            if folder.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                os.rename(folder, old)
-            os.rename(new, folder)
+            _swap(folder, new, old)
             _sync(folder.parent)
             shutil.rmtree(old, ignore_errors=True)
         finally:
@@ -66,8 +64,23 @@ def recover_folder(folder: Path) -> Path:
     """`folder`, put back in its place first if a crash caught it stepping aside."""
     old = _aside(folder)
     if not folder.exists() and old.is_dir():
-        os.rename(old, folder)
+        # No crash but a `replace_folder` in another process that is just done: then the new one is there.
+        with suppress(OSError):
+            os.rename(old, folder)
     return folder
+
+
+def _swap(folder: Path, new: Path, old: Path) -> None:
+    while True:
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(folder, old)
+        try:
+            return os.rename(new, folder)
+        except OSError as error:
+            # A reader took the moment between for a crash and put the old folder back.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def _aside(folder: Path) -> Path:

@@ -25,7 +25,7 @@ def add_settings(
             continue
         flag = "--" + name.replace("_", "-")
         annotation = _plain(field.annotation)
-        default = "" if field.default is None else f" (default {field.default})"
+        default = "" if field.default in (None, ()) else f" (default {field.default})"
         described = f"{field.description or name}{default}".replace("%", "%%")
         arguments: dict[str, Any] = {"dest": f"{section}.{name}", "default": argparse.SUPPRESS, "help": described}
         if annotation is bool:

@@ -21,10 +21,11 @@ from textgen.engine import (
     GenerationStream,
     TokenEvent,
 )
-from textgen.errors import BadCheckpoint, InvalidSetting, NotFound, TextgenError
+from textgen.errors import InvalidSetting, NotFound, TextgenError
+from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import resolve_checkpoint
 from textgen.limits import Limits
-from textgen.model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, read_model_settings
+from textgen.model.checkpoint import is_checkpoint, read_model_settings
 from textgen.text.stop import StopStrings
 from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from textgen.training.device import choose_device
@@ -145,7 +146,7 @@ class TextStream:
                     written += text
                     yield TextDelta(text, tokens, tokens / seconds)
             elif isinstance(event, BeamsEvent):
-                tokens = max(tokens + 1, *(len(hypothesis.token_ids) for hypothesis in event.hypotheses))
+                tokens = max([tokens + 1, *(len(hypothesis.token_ids) for hypothesis in event.hypotheses)])
                 yield BeamsUpdate(self._texts(event), tokens, tokens / seconds)
             else:
                 hypotheses = self._texts(event)
@@ -217,19 +218,6 @@ class Studio:
             for model in self._loaded.values():
                 model.close()
             self._loaded.clear()
-
-
-def open_checkpoint(
-    path: Path, *, device: torch.device | str = "cpu", limits: Limits | None = None
-) -> tuple[Checkpoint, Tokenizer]:
-    """Reads a checkpoint (or the best one of a run) and its tokenizer; raises `BadCheckpoint` or `BadTokenizer`."""
-    checkpoint = load_checkpoint(resolve_checkpoint(path), device=device, limits=limits)
-    tokenizer = Tokenizer.from_bytes(checkpoint.tokenizer_bytes)
-    expected = checkpoint.model.settings.vocab_size
-    if tokenizer.vocab_size != expected:
-        problem = f"{tokenizer.vocab_size} pieces where config.json says {expected}"
-        raise BadCheckpoint("tokenizer.model", "vocab_size", problem)
-    return checkpoint, tokenizer
 
 
 def _children(folder: Path) -> list[Path]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from textgen.progress import Progress
+from textgen.text.readers import FileReport
 from textgen.training.events import EndEvent, EvaluationEvent, Event, SampleEvent, StartEvent, StepEvent
 
 _PLAIN_SECONDS = 10.0
@@ -71,6 +72,22 @@ class StatusLine:
         self.update(f"{stage}: {amount} {progress.unit}".rstrip())
 
 
+def report_lines(reports: Sequence[FileReport], *, limit: int = 12) -> list[str]:
+    """What was found in the files that were read, a line each; many files end in a line that sums up."""
+    lines = []
+    for report in reports[:limit]:
+        guessed = " (guessed; --encoding overrides)" if report.guessed and report.encoding != "utf-8" else ""
+        duplicates = f", {report.duplicates:,} of them seen before" if report.duplicates else ""
+        documents = "1 document" if report.documents == 1 else f"{report.documents:,} documents"
+        lines.append(
+            f"{report.name}: {report.characters:,} characters, {report.encoding}{guessed}, {documents}{duplicates}"
+        )
+    if len(reports) > limit:
+        characters = sum(report.characters for report in reports)
+        lines.append(f"… and {len(reports) - limit} more files; {characters:,} characters in all")
+    return lines
+
+
 class TrainingDisplay:
     """Shows the events of a training run."""
 
@@ -110,5 +127,6 @@ class TrainingDisplay:
 
 
 def _shortened(text: str, limit: int = 200) -> str:
-    flat = text.strip().replace("\n", " ⏎ ")
+    # An untrained model writes any byte; a terminal would take some of them for commands.
+    flat = "".join(c if c.isprintable() else "\ufffd" for c in text.strip().replace("\n", " ⏎ "))
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -332,6 +332,8 @@ def test_a_reader_whose_task_was_cancelled_may_go_on_reading(held: HeldBackend) 
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(anext(stream), 0.001)  # nothing can come: the backend is held
         held.open()
+        held.wait_for_call(2)  # the first event has been put, and the cancelled wait was told of it
+        await asyncio.sleep(0)
         return [event async for event in stream]
 
     with Engine(held) as engine:

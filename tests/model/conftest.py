@@ -15,7 +15,7 @@ def make_model() -> Callable[..., LanguageModel]:
 
     def make(cell: str = "lstm", *, seed: int = 0, num_layers: int = 2, **shape: int) -> LanguageModel:
         values = {"vocab_size": 23, "embedding_size": 6, "hidden_size": 9, **shape}
-        model = LanguageModel(ModelSettings(cell=cell, num_layers=num_layers, **values))  # type: ignore[arg-type]
+        model = LanguageModel(ModelSettings(cell=cell, num_layers=num_layers, **values))
         model.reset_parameters(seed)
         with torch.no_grad():
             model.embedding.mul_(40)

@@ -52,7 +52,7 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
         dropouts = {"embedding_dropout": 0.1, "input_dropout": 0.1, "output_dropout": 0.1, "weight_dropout": 0.1}
         settings = TrainingSettings(**{**defaults, **dropouts, **changes})
         shape = {"vocab_size": VOCAB, "embedding_size": 8, "hidden_size": 12, "num_layers": 2}
-        model = LanguageModel(ModelSettings(cell=cell, **shape))  # type: ignore[arg-type]
+        model = LanguageModel(ModelSettings(cell=cell, **shape))
         model.reset_parameters(settings.seed)
         held_out = HeldOut(ids[:200], chars=300, bytes=320)
         batches = StreamBatches(

@@ -88,9 +88,10 @@ def test_a_snapshot_of_another_run_is_refused(make_trainer: MakeTrainer, tmp_pat
         TrainingSnapshot.load(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", sorted(cell_types()))
 def test_training_learns(cell: str, make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(cell, steps=300, learning_rate=2e-2, average_decay=0.9)
+    trainer = make_trainer(cell, steps=200, learning_rate=2e-2, average_decay=0.9)
     before = trainer.evaluate_average()
     list(trainer.events())
     after = trainer.evaluate_average()

@@ -20,7 +20,7 @@ from typing import Any
 
 from textgen.config import RunSettings, parse_settings, read_settings_file
 from textgen.errors import InvalidSetting
-from textgen.files import explain_write_errors, write_atomically
+from textgen.files import explain_write_errors, recover_folder, write_atomically
 from textgen.training.events import EvaluationEvent, SampleEvent, StepEvent
 
 
@@ -39,8 +39,10 @@ class RunFolder:
         self._wall_clock = wall_clock
 
     def create(self, settings: RunSettings) -> None:
-        """Starts an empty run; `InvalidSetting` when the folder already holds something that is not ours to replace."""
-        if self.path.exists() and any(self.path.iterdir()):
+        """Starts a run; `InvalidSetting` when the folder holds anything but a run that failed before it trained."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InvalidSetting("out", str(self.path), "a folder, not a file")
+        if self.path.exists() and any(self.path.iterdir()) and not self._never_began():
             allowed = "a new or empty folder; to go on with a run use --resume"
             raise InvalidSetting("out", str(self.path), allowed)
         self.write_settings(settings)
@@ -76,14 +78,26 @@ class RunFolder:
                 kept = [line for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) <= step]
                 write_atomically(path, b"".join(kept))
 
+    def _never_began(self) -> bool:
+        names = {path.name for path in self.path.iterdir()}
+        try:
+            return names == {self.config.name, self.status.name} and _state_of(self.status) == "failed"
+        except (OSError, ValueError):
+            return False
+
     def _append(self, path: Path, values: dict[str, Any]) -> None:
         with explain_write_errors(path), path.open("ab") as stream:
             stream.write((json.dumps(values, ensure_ascii=False) + "\n").encode())
 
 
+def _state_of(status: Path) -> object:
+    content = json.loads(status.read_bytes())
+    return content.get("state") if isinstance(content, dict) else None
+
+
 def _step_of(line: bytes) -> float:
     try:
-        return float(json.loads(line)["step"])
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else float("inf")
     except (ValueError, KeyError, TypeError):
         return float("inf")
 
@@ -91,6 +105,6 @@ def _step_of(line: bytes) -> float:
 def resolve_checkpoint(path: Path) -> Path:
     """The checkpoint folder that `path` means: itself, or the best (else the last) one of a run."""
     for candidate in (path / "checkpoints" / "best", path / "checkpoints" / "last"):
-        if (candidate / "config.json").is_file():
+        if (recover_folder(candidate) / "config.json").is_file():
             return candidate
     return path

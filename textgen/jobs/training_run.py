@@ -12,9 +12,10 @@ from textgen.config import DeviceName, GenerationSettings, RunSettings, update_s
 from textgen.engine import Engine, FinishedEvent, GenerationRequest
 from textgen.errors import InvalidSetting, TextgenError
 from textgen.jobs.card import model_card
-from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
+from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.run_folder import RunFolder
 from textgen.limits import Limits
-from textgen.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from textgen.model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from textgen.model.language_model import LanguageModel
 from textgen.progress import ProgressCallback, ignore_progress
 from textgen.text.corpus import Corpus, StreamBatches, build_corpus, open_corpus
@@ -40,14 +41,21 @@ class TrainingRun:
     """A run that is ready to train: the corpus is built, the model made or loaded."""
 
     def __init__(
-        self, folder: RunFolder, settings: RunSettings, corpus: Corpus, trainer: Trainer, lineage: dict[str, Any]
+        self,
+        folder: RunFolder,
+        settings: RunSettings,
+        corpus: Corpus,
+        trainer: Trainer,
+        *,
+        lineage: dict[str, Any],
+        figures: dict[str, Any],
     ) -> None:
         self.folder = folder
         self.settings = settings
         self.corpus = corpus
         self.trainer = trainer
         self._lineage = lineage
-        self._figures: dict[str, Any] = {}
+        self._figures = figures
 
     def stop(self) -> None:
         self.trainer.stop()
@@ -83,7 +91,6 @@ class TrainingRun:
             self.folder.write_status(event.reason, step=event.step)
 
     def _save(self, event: CheckpointEvent) -> None:
-        snapshot = self.trainer.snapshot() if event.kind == "last" else None
         figures = {**self._figures, "elapsed_seconds": round(self.trainer.elapsed_seconds, 1)}
         checkpoint = Checkpoint(
             model=self.trainer.average,
@@ -93,8 +100,11 @@ class TrainingRun:
             figures=figures,
             card=model_card(self.folder.path.name, self.settings, self.corpus, figures),
         )
-        target = self.folder.best if event.kind == "best" else self.folder.last
-        save_checkpoint(target, checkpoint, extra=snapshot.save if snapshot else None)
+        # Nothing can be resumed from "best" alone, if the process is killed before the first "last".
+        if event.kind == "last" or not self.folder.last.exists():
+            save_checkpoint(self.folder.last, checkpoint, extra=self.trainer.snapshot().save)
+        if event.kind == "best":
+            save_checkpoint(self.folder.best, checkpoint)
 
 
 def start_run(
@@ -109,9 +119,10 @@ def start_run(
     files = [Path(file) for file in settings.files]
     if not files:
         raise InvalidSetting("files", "none", "at least one text file")
-    base = None
-    if settings.base is not None:
-        base = load_checkpoint(resolve_checkpoint(Path(settings.base)))
+    # What can be wrong without reading the text is found out before there is a folder.
+    settings.training.check_budget()
+    chosen = choose_device(device)
+    base = _open_base(settings)
     folder.create(settings)
     folder.write_status("preparing")
     try:
@@ -119,41 +130,62 @@ def start_run(
             folder.corpus,
             files,
             settings.text,
-            tokenizer=Tokenizer.from_bytes(base.tokenizer_bytes) if base else None,
+            tokenizer=base[1] if base else None,
             heldout_files=[Path(file) for file in settings.heldout_files],
             seed=settings.training.seed,
             progress=progress,
         )
-    except TextgenError as error:
-        folder.write_status("failed", error=str(error))
+    except (TextgenError, KeyboardInterrupt) as error:
+        folder.write_status("failed", error=str(error) or "interrupted")
         raise
-    model_settings = base.model.settings if base else settings.model
-    vocab_size = corpus.tokenizer.vocab_size
-    settings = update_settings(settings, model={**model_settings.model_dump(), "vocab_size": vocab_size})
-    folder.write_settings(settings)
-    return _prepare(folder, settings, corpus, choose_device(device), base)
+    return _begin(folder, settings, corpus, chosen, base[0] if base else None)
 
 
 def resume_run(path: Path, *, device: DeviceName = "auto") -> TrainingRun:
-    """Takes up a run from its last checkpoint; the continuation is the one that an uninterrupted run would have had."""
+    """Takes up a run from its last checkpoint; the continuation is the one that an uninterrupted run would have had.
+
+    A run that was killed before its first checkpoint begins anew. Raises `InvalidSetting` when the folder is no run,
+    `BadCorpus` or `BadCheckpoint` when it is damaged.
+    """
     folder = RunFolder(path)
     settings = folder.settings()
+    chosen = choose_device(device)
     corpus = open_corpus(folder.corpus)
-    base = load_checkpoint(resolve_checkpoint(Path(settings.base))) if settings.base is not None else None
-    run = _prepare(folder, settings, corpus, choose_device(device), base)
+    if not is_checkpoint(folder.last) and not is_checkpoint(folder.best):
+        base = _open_base(settings)
+        return _begin(folder, settings, corpus, chosen, base[0] if base else None)
     saved = load_checkpoint(folder.last)
-    run.trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
-    return run
+    trainer = _trainer(settings, corpus, LanguageModel(settings.model).to(chosen))
+    trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
+    return TrainingRun(folder, settings, corpus, trainer, lineage=saved.lineage, figures=saved.figures)
 
 
-def _prepare(
+def _open_base(settings: RunSettings) -> tuple[Checkpoint, Tokenizer] | None:
+    return open_checkpoint(Path(settings.base)) if settings.base is not None else None
+
+
+def _begin(
     folder: RunFolder, settings: RunSettings, corpus: Corpus, device: torch.device, base: Checkpoint | None
 ) -> TrainingRun:
-    training = settings.training
-    model = base.model if base else LanguageModel(settings.model)
-    if base is None:
-        model.reset_parameters(training.seed)
+    lineage: dict[str, Any] = {"files": [Path(file).name for file in settings.files]}
+    if base is not None and settings.base is not None:
+        model = base.model
+        lineage["base"] = {"name": Path(settings.base).name, "lineage": base.lineage}
+    else:
+        model = LanguageModel(update_settings(settings.model, vocab_size=corpus.tokenizer.vocab_size))
+        model.reset_parameters(settings.training.seed)
     model.to(device)
+    training = settings.training
+    precision = choose_precision(training.precision, model, batch_size=training.batch_size, window=training.window)
+    # What was measured is written down: a resumed run must not measure again and go on in another number format.
+    training = update_settings(training, precision="fp32" if precision == torch.float32 else "bf16")
+    settings = update_settings(settings, model=model.settings.model_dump(), training=training.model_dump())
+    folder.write_settings(settings)
+    return TrainingRun(folder, settings, corpus, _trainer(settings, corpus, model), lineage=lineage, figures={})
+
+
+def _trainer(settings: RunSettings, corpus: Corpus, model: LanguageModel) -> Trainer:
+    training = settings.training
     batches = StreamBatches(
         corpus.train.ids,
         batch_size=training.batch_size,
@@ -161,9 +193,10 @@ def _prepare(
         seed=training.seed,
         reset_at_document_ends=training.reset_at_document_ends,
     )
+    device = model.embedding.device
     precision = choose_precision(training.precision, model, batch_size=batches.batch_size, window=batches.window)
     part = corpus.heldout
-    trainer = Trainer(
+    return Trainer(
         model,
         batches,
         training,
@@ -171,10 +204,6 @@ def _prepare(
         held_out=HeldOut(part.ids, part.characters, part.bytes) if part else None,
         sampler=text_sampler(corpus.tokenizer, settings.sample_prompts, seed=training.seed),
     )
-    lineage: dict[str, Any] = {"files": [Path(file).name for file in settings.files]}
-    if base is not None and settings.base is not None:
-        lineage["base"] = {"name": resolve_checkpoint(Path(settings.base)).name, "lineage": base.lineage}
-    return TrainingRun(folder, settings, corpus, trainer, lineage)
 
 
 def text_sampler(tokenizer: Tokenizer, prompts: tuple[str, ...], *, seed: int) -> Sampler:

@@ -80,6 +80,8 @@ def save_checkpoint(
     def fill(new: Path) -> None:
         (new / CONFIG).write_text(_json(config), encoding="utf-8")
         save_file(weights, new / WEIGHTS)
+        # safetensors makes a file that only its owner can read; a model is for whoever may read its folder.
+        (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)
         (new / TOKENIZER).write_bytes(checkpoint.tokenizer_bytes)
         (new / GENERATION).write_text(_json(checkpoint.generation.model_dump(mode="json")), encoding="utf-8")
         (new / CARD).write_text(checkpoint.card, encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ class Evaluation:
     chars: int
     bytes: int
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by name, as they stand in JSON."""
         return asdict(self)
 
 

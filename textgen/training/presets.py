@@ -63,9 +63,9 @@ def preset_settings(name: str, survey: TextSurvey, *, base: bool = False) -> dic
     if large and name != "quick":
         model = {"embedding_size": 384, "hidden_size": 1024}
     training: dict[str, dict[str, Any]] = {
-        "quick": {"minutes": 3.0, "learning_rate": 6e-3, "window": 40, "average_decay": 0.995},
-        "balanced": {"minutes": 15.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2},
-        "thorough": {"minutes": 60.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2},
+        "quick": {"minutes": 3.0, "learning_rate": 6e-3, "window": 40, "average_decay": 0.995, "evaluations": 4},
+        "balanced": {"minutes": 15.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2, "evaluations": 8},
+        "thorough": {"minutes": 60.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2, "evaluations": 12},
     }
     light = {"embedding_dropout": 0.05, "input_dropout": 0.15, "output_dropout": 0.2}
     medium = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.35, "weight_dropout": 0.1}

@@ -27,6 +27,7 @@ class TrainingSnapshot:
         """Writes the two files into an existing folder."""
         save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, folder / TENSORS)
         (folder / VALUES).write_text(json.dumps(self.values, indent=2) + "\n", encoding="utf-8")
+        (folder / TENSORS).chmod((folder / VALUES).stat().st_mode)
 
     @staticmethod
     def load(folder: Path) -> TrainingSnapshot:

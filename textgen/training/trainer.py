@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from textgen.config import TrainingSettings
-from textgen.errors import BadCheckpoint, InvalidSetting, TrainingDiverged
+from textgen.errors import BadCheckpoint, TrainingDiverged
 from textgen.model.language_model import LanguageModel
 from textgen.model.regularization import Dropout
 from textgen.model.state import RecurrentState
@@ -69,8 +69,7 @@ class Trainer:
         sampler: Sampler | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if settings.steps is None and settings.epochs is None and settings.minutes is None:
-            raise InvalidSetting("budget", "nothing", "one of steps, epochs and minutes")
+        settings.check_budget()
         self.model = model
         self.average = copy.deepcopy(model)
         self.step = 0
@@ -138,13 +137,15 @@ class Trainer:
         while self.progress < 1.0 and not self._stopping:
             loss, norm = self._train_step()
             report.add(loss, norm)
-            if self._clock() - report.since >= _REPORT_SECONDS or self._evaluation_due():
+            save_due = self._clock() - self._saved >= self._settings.save_seconds
+            if self._clock() - report.since >= _REPORT_SECONDS or self._evaluation_due() or save_due:
+                # Also because it finds out whether the weights are still worth saving.
                 yield report.event()
                 report = _Report(self)
             if self._evaluation_due() and not self._stopping:
                 yield from self._evaluate()
                 report = _Report(self)
-            elif self._clock() - self._saved >= self._settings.save_seconds:
+            elif save_due:
                 yield self._checkpoint()
                 report = _Report(self)
         if report.steps:
@@ -192,8 +193,10 @@ class Trainer:
             self._state = state
             self._dropout.generator.set_state(snapshot.tensors["generator"].cpu())
             self._restore_values(snapshot.values)
-        except (KeyError, TypeError, RuntimeError, InvalidSetting) as error:
-            raise BadCheckpoint("training.safetensors", "content", f"of another run or damaged ({error})") from None
+        except BadCheckpoint:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise BadCheckpoint("training.safetensors", "content", "of another run or damaged") from error
 
     def _restore_values(self, values: dict[str, Any]) -> None:
         self.step = int(values["step"])
@@ -328,17 +331,19 @@ class _Report:
     def event(self) -> StepEvent:
         trainer = self._trainer
         loss = torch.stack(self._losses).mean().item()
-        if not math.isfinite(loss):
-            raise TrainingDiverged(trainer.step, loss)
-        seconds = max(1e-9, trainer.clock() - self.since)
         assert self._norm is not None
+        norm = self._norm.item()
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            # A gradient that is not finite has spoilt the weights, even where the loss before it was.
+            raise TrainingDiverged(trainer.step, loss if math.isfinite(norm) else norm)
+        seconds = max(1e-9, trainer.clock() - self.since)
         return StepEvent(
             step=trainer.step,
             epoch=trainer.epoch(),
             progress=trainer.progress,
             loss=loss,
             learning_rate=trainer.learning_rate(),
-            gradient_norm=self._norm.item(),
+            gradient_norm=norm,
             tokens_per_second=self.steps * trainer.tokens_per_step() / seconds,
             elapsed_seconds=trainer.elapsed_seconds,
             seconds_left=trainer.seconds_left(),

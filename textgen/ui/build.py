@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import gradio as gr
@@ -92,14 +93,17 @@ def _figures(info: ModelInfo, language: Language) -> list[str]:
         embedding=model["embedding_size"],
         vocab=f"{model['vocab_size']:,}",
     )
-    if not isinstance(figures.get("nats_per_char"), float):
+    nats, accuracy = figures.get("nats_per_char"), figures.get("accuracy")
+    # Checkpoints may come from anywhere, and their figures are only read here.
+    if not isinstance(nats, float) or not isinstance(accuracy, float):
         return [shape]
-    nats, accuracy = f"{figures['nats_per_char']:.3f}", f"{figures.get('accuracy', 0.0):.1%}"
-    return [shape, say("about_figures", language, nats=nats, accuracy=accuracy)]
+    return [shape, say("about_figures", language, nats=f"{nats:.3f}", accuracy=f"{accuracy:.1%}")]
 
 
 def _without_front_matter(card: str) -> str:
     if card.startswith("---\n"):
         _, _, card = card.removeprefix("---\n").partition("\n---\n")
+    # A card may come from anyone: its pictures would make the page ask other hosts.
+    card = re.sub(r"!\[[^\]]*\]\([^)]*\)|<img[^>]*>", "", card)
     # The card's own headings would outrank those of the page.
     return "\n".join("##" + line if line.startswith("#") else line for line in card.splitlines())

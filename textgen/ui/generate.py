@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,37 +15,12 @@ from textgen.errors import InvalidSetting, TextgenError
 from textgen.studio import BeamsUpdate, Studio, TextDelta, TextEnd, TextStream
 from textgen.ui.i18n import Language, known_language, say, say_error
 from textgen.ui.render import error_html, hypotheses_html, status_html
+from textgen.ui.running import RunningStreams
 
 _FLUSH_SECONDS = 0.07
 _LOGGER = logging.getLogger(__name__)
 
 Updates = tuple[Any, ...]
-
-
-class RunningStreams:
-    """The stream of each open page, so that its Stop reaches it at once, whatever the model is doing."""
-
-    def __init__(self) -> None:
-        self._streams: dict[str, TextStream] = {}
-        self._lock = threading.Lock()
-
-    def start(self, session: str, stream: TextStream) -> None:
-        with self._lock:
-            before = self._streams.get(session)
-            self._streams[session] = stream
-        if before is not None:
-            before.cancel()
-
-    def stop(self, session: str) -> None:
-        with self._lock:
-            stream = self._streams.get(session)
-        if stream is not None:
-            stream.cancel()
-
-    def end(self, session: str, stream: TextStream) -> None:
-        with self._lock:
-            if self._streams.get(session) is stream:
-                del self._streams[session]
 
 
 @dataclass(frozen=True)
@@ -189,12 +163,15 @@ class GenerateTab:
         """Continues `text`; yields updates of the page."""
         language = known_language(language_name)
         page = _Page(text, language)
-        yield page.show(status_html(say("status_reading", language), busy=True))
         stream: TextStream | None = None
         session = str(request.session_hash)
+        self._running.expect(session)
         try:
+            yield page.show(status_html(say("status_reading", language), busy=True))
             settings = settings_of(*values)
-            stream = self._studio.generate(model or "", text, settings)
+            # A long text is read from where the model's memory of it begins to matter.
+            prompt = text[-self._studio.limits.max_prompt_chars :]
+            stream = self._studio.generate(model or "", prompt, settings)
             self._running.start(session, stream)
             yield from self._follow(stream, page)
         except TextgenError as error:
@@ -206,7 +183,7 @@ class GenerateTab:
             # Also when the browser has gone: Gradio then closes this generator.
             if stream is not None:
                 stream.cancel()
-                self._running.end(session, stream)
+            self._running.end(session, stream)
 
     def _follow(self, stream: TextStream, page: _Page) -> Iterator[Updates]:
         shown = 0.0
@@ -294,7 +271,7 @@ def settings_of(
             "length_penalty": length_penalty,
             # One slider must not make another invalid: there cannot be more results than beams.
             "num_return": min(num_return, beams),
-            "seed": int(seed) if seed else None,
+            "seed": seed or None,
             "stop": tuple(line for line in (stop_texts or "").split("\n") if line),
         },
     )

@@ -120,6 +120,14 @@ def texts() -> dict[str, tuple[str, str]]:
         ),
         "error_bad_checkpoint": ("{file}, {field}: {problem}.", "模型文件有误：{file}，{field}：{problem}。"),
         "error_bad_tokenizer": ("{file}: {problem}.", "词表文件有误：{file}：{problem}。"),
+        "error_broken_model": (
+            "The model's output at new token {index} is not a number; its weights are damaged.",
+            "模型在第 {index} 个新词元处的输出不是数值；它的权重已损坏。",
+        ),
+        "error_engine_closed": (
+            "The model is being unloaded; please try again in a moment.",
+            "模型正在卸载，请稍后再试。",
+        ),
         "error_unexpected": (
             "Something went wrong on our side; your text is unchanged. Details are in the server's log.",
             "程序出错了，您的文本没有改动。详情见服务器日志。",

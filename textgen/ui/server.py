@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from textgen.errors import TextgenError
+from textgen.errors import InvalidSetting, TextgenError
 from textgen.limits import Limits
 from textgen.studio import Studio
 from textgen.ui.build import build_page
@@ -57,13 +57,21 @@ def serve_forever(
     open_browser: bool = False,
     limits: Limits | None = None,
 ) -> None:
-    """Serves the page until Ctrl-C; streams then end, and whatever runs in other processes goes on."""
+    """Serves the page until Ctrl-C; streams then end, and whatever runs in other processes goes on.
+
+    Raises `InvalidSetting` for an address that cannot be listened on.
+    """
     studio = Studio(folders, device=device, limits=limits)
     warm_up(studio)
     page = build_page(studio)
     page.queue(max_size=studio.limits.max_waiting_requests, default_concurrency_limit=studio.limits.max_rows)
+    address: dict[str, Any] = {"server_name": host, "server_port": port, "inbrowser": open_browser}
     try:
-        page.launch(server_name=host, server_port=port, inbrowser=open_browser, **launch_options())
+        page.launch(**address, prevent_thread_lock=True, **launch_options())
+        page.block_thread()
+    except (OSError, OverflowError):
+        allowed = "an address of this machine and a port from 1 to 65535 that nobody uses"
+        raise InvalidSetting("address", f"{host or 'all'}, port {port or 'any'}", allowed) from None
     finally:
         studio.close()
 

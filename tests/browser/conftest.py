@@ -1,0 +1,132 @@
+"""A real server in its own process and a real browser."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from textgen.config import ModelSettings
+from textgen.jobs.run_folder import resolve_checkpoint
+from textgen.model import LanguageModel
+from textgen.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from textgen.text.tokenizer import EOS_ID, Tokenizer
+
+_START_SECONDS = 120.0
+_BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def models_folder(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Path:
+    """Two models: "small" has learned something, "endless" is large, untrained and never ends by itself."""
+    folder = tmp_path_factory.mktemp("models")
+    small = load_checkpoint(resolve_checkpoint(trained_run))
+    save_checkpoint(folder / "small", small, weight_format="float16")
+    tokenizer = Tokenizer.from_bytes(small.tokenizer_bytes)
+    shape = {"embedding_size": 512, "hidden_size": 1024, "num_layers": 2}
+    model = LanguageModel(ModelSettings(vocab_size=tokenizer.vocab_size, **shape))
+    model.reset_parameters(0)
+    with torch.no_grad():
+        model.output_bias[EOS_ID] = -50.0
+    save_checkpoint(folder / "endless", Checkpoint(model, small.tokenizer_bytes))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running `textgen serve`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    command = [sys.executable, "-m", "textgen", "serve", "--port", str(port), "--models", str(models_folder)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ})
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_until_it_answers(address, process, log)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(30)
+    assert "Traceback" not in log.read_text(encoding="utf-8", errors="replace")
+
+
+def _wait_until_it_answers(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if _answers(address):
+            return
+        assert process.poll() is None, log.read_text(encoding="utf-8", errors="replace")
+    pytest.fail(f"no answer within {_START_SECONDS:.0f} s: {log.read_text(encoding='utf-8', errors='replace')}")
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_path: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=_BROWSER_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: str) -> Iterator[Callable[..., Page]]:
+    """Opens the page in a browser context of its own; at the end nothing may have gone wrong in it.
+
+    That is: no request to another host, no error in the console, no exception. `forgive` names what a test causes.
+    """
+    problems: list[str] = []
+    forgiven: list[str] = []
+
+    def watch(page: Page) -> None:
+        page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: problems.append(request.url) if _is_foreign(request.url, server) else None)
+
+    with ExitStack() as stack:
+
+        def open_(forgive: tuple[str, ...] = (), **context: Any) -> Page:
+            forgiven.extend(forgive)
+            options = {"locale": "en-US", "viewport": {"width": 1280, "height": 800}, **context}
+            opened = browser.new_context(**options)
+            stack.callback(opened.close)
+            page = opened.new_page()
+            page.set_default_timeout(60_000)
+            watch(page)
+            page.goto(server)
+            page.locator("#document textarea").wait_for()
+            return page
+
+        yield open_
+    assert [problem for problem in problems if not any(word in problem for word in forgiven)] == []
+
+
+def _is_foreign(url: str, server: str) -> bool:
+    return not url.startswith((server, "data:", "blob:", server.replace("http", "ws", 1)))

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from textgen.config import ModelSettings, RunSettings, TextSettings, TrainingSettings, update_settings
+from textgen.errors import (
+    BadCheckpoint,
+    BadCorpus,
+    InvalidSetting,
+    MissingFile,
+    NoText,
+    TextgenError,
+    TrainingDiverged,
+)
+from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.run_folder import RunFolder
+from textgen.jobs.training_run import TrainingRun, resume_run, start_run
+from textgen.model.checkpoint import load_checkpoint
+from textgen.text.corpus import open_corpus
+from textgen.training.events import CheckpointEvent, EndEvent, Event, StartEvent
+
+STEPS = 20
+
+
+@pytest.fixture
+def settings(small_text: Path) -> RunSettings:
+    return RunSettings(
+        files=(str(small_text),),
+        sample_prompts=(),
+        text=TextSettings(vocab_size=300, tokenizer="char"),
+        model=ModelSettings(embedding_size=8, hidden_size=12),
+        training=TrainingSettings(
+            steps=STEPS, batch_size=4, window=10, evaluations=4, precision="fp32", input_dropout=0.1, weight_dropout=0.1
+        ),
+    )
+
+
+def train(run: TrainingRun) -> list[Event]:
+    return list(run.events())
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def metrics(run: TrainingRun, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in run.folder.metrics.read_bytes().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def state(run: TrainingRun) -> dict[str, Any]:
+    return json.loads(run.folder.status.read_bytes())
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    one, two = load_checkpoint(first), load_checkpoint(second)
+    assert one.model.settings == two.model.settings
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, two.model.state_dict()[name]), name
+    assert one.figures.keys() == two.figures.keys()
+    assert one.figures["nats_per_char"] == two.figures["nats_per_char"]
+    state_file = first / "training.safetensors"
+    assert not state_file.exists() or state_file.read_bytes() == (second / state_file.name).read_bytes()
+
+
+def test_a_run_leaves_files_that_agree(settings: RunSettings, tmp_path: Path) -> None:
+    settings = update_settings(settings, sample_prompts=("月", ""))
+    run = start_run(tmp_path / "run", settings, device="cpu")
+    assert state(run)["state"] == "preparing"
+    events = train(run)
+    assert isinstance(events[0], StartEvent)
+    assert isinstance(events[-1], EndEvent)
+    assert (state(run)["state"], state(run)["step"]) == ("finished", STEPS)
+    assert [line["step"] for line in metrics(run, "evaluation")] == [5, 10, 15, 20]
+    samples = [json.loads(line) for line in run.folder.samples.read_bytes().splitlines()]
+    assert [line["step"] for line in samples] == [0, 5, 10, 15, 20]
+    assert all(len(line["samples"]) == 2 and line["samples"][0].startswith("月") for line in samples)
+    last, tokenizer = open_checkpoint(run.folder.last)
+    assert last.figures["step"] == STEPS
+    assert last.figures["nats_per_char"] == metrics(run, "evaluation")[-1]["evaluation"]["nats_per_char"]
+    best, _ = open_checkpoint(run.folder.path)
+    assert best.figures["nats_per_char"] == min(
+        line["evaluation"]["nats_per_char"] for line in metrics(run, "evaluation")
+    )
+    assert tokenizer.sha256 == open_corpus(run.folder.corpus).tokenizer.sha256
+    assert last.lineage == {"files": ["small.txt"]}
+    written = run.folder.settings()
+    assert written.model == last.model.settings
+    assert written.training == settings.training
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_interrupted_anywhere_and_resumed_equals_one_that_never_was(
+    settings: RunSettings, tmp_path: Path, killed: bool
+) -> None:
+    # A checkpoint after every step: an interruption can then be put anywhere.
+    settings = update_settings(settings, training={**settings.training.model_dump(), "save_seconds": 1e-9})
+    whole = start_run(tmp_path / "whole", settings, device="cpu")
+    train(whole)
+    parts = start_run(tmp_path / "parts", settings, device="cpu")
+    for interruption in (1, 5, 13):
+        for event in parts.events():
+            if isinstance(event, CheckpointEvent) and event.kind == "last" and event.step == interruption:
+                if killed:
+                    break  # what comes after is as unheard as after kill -9
+                parts.stop()
+        assert state(parts)["state"] == ("running" if killed else "stopped")
+        parts = resume_run(tmp_path / "parts", device="cpu")
+        assert parts.trainer.step == interruption
+    train(parts)
+    assert state(parts)["state"] == "finished"
+    assert_same_weights(whole.folder.last, parts.folder.last)
+    assert_same_weights(whole.folder.best, parts.folder.best)
+    evaluations = [[line["evaluation"] for line in metrics(run, "evaluation")] for run in (whole, parts)]
+    assert evaluations[0] == evaluations[1]
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    resumed = resume_run(run, device="cpu")
+    before = load_checkpoint(run / "checkpoints" / "last")
+    events = train(resumed)
+    assert isinstance(events[-1], EndEvent)
+    assert events[-1].reason == "finished"
+    assert_same_weights(run / "checkpoints" / "last", trained_run / "checkpoints" / "last")
+    after = load_checkpoint(run / "checkpoints" / "last")
+    assert after.card == before.card.replace("# tiny", "# run")
+    assert after.lineage == before.lineage
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(settings: RunSettings, tmp_path: Path) -> None:
+    whole = start_run(tmp_path / "whole", settings, device="cpu")
+    train(whole)
+    killed = start_run(tmp_path / "killed", settings, device="cpu")
+    next(killed.events())
+    assert not killed.folder.last.exists()
+    train(resume_run(tmp_path / "killed", device="cpu"))
+    assert_same_weights(whole.folder.last, killed.folder.last)
+
+
+def test_measured_precision_is_written_down(settings: RunSettings, tmp_path: Path) -> None:
+    settings = update_settings(settings, training={**settings.training.model_dump(), "precision": "auto"})
+    start_run(tmp_path / "run", settings, device="cpu")
+    assert RunFolder(tmp_path / "run").settings().training.precision in ("fp32", "bf16")
+
+
+def test_a_base_lends_weights_and_vocabulary_and_is_never_written_to(
+    settings: RunSettings, trained_run: Path, tmp_path: Path
+) -> None:
+    before = digest(trained_run)
+    base, tokenizer = open_checkpoint(trained_run)
+    settings = update_settings(settings, base=str(trained_run))
+    run = start_run(tmp_path / "run", settings, device="cpu")
+    for event in run.events():
+        if isinstance(event, CheckpointEvent):
+            break
+    evaluations = metrics(run, "evaluation")
+    tuned = resume_run(tmp_path / "run", device="cpu")
+    train(tuned)
+    checkpoint, own = open_checkpoint(run.folder.path)
+    assert own.sha256 == tokenizer.sha256
+    assert checkpoint.model.settings == base.model.settings
+    assert checkpoint.lineage["base"] == {"name": "tiny", "lineage": {"files": ["small.txt"]}}
+    # It goes on from where the base was, rather than from noise.
+    assert evaluations[0]["evaluation"]["nats_per_char"] < 1.5 * base.figures["nats_per_char"]
+    assert not torch.equal(checkpoint.model.embedding, base.model.embedding)
+    assert digest(trained_run) == before
+
+
+def test_a_base_is_not_needed_to_go_on(settings: RunSettings, trained_run: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(trained_run, base)
+    run = start_run(tmp_path / "run", update_settings(settings, base=str(base)), device="cpu")
+    for event in run.events():
+        if isinstance(event, CheckpointEvent) and event.kind == "last":
+            break
+    shutil.rmtree(base)
+    train(resume_run(tmp_path / "run", device="cpu"))
+    assert load_checkpoint(run.folder.last).lineage["base"]["name"] == "base"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"files": ()}, InvalidSetting),
+        ({"training": {"window": 10}}, InvalidSetting),
+        ({"base": "/nowhere"}, BadCheckpoint),
+    ],
+)
+def test_what_can_be_known_before_is_told_before_there_is_a_folder(
+    settings: RunSettings, tmp_path: Path, changes: dict[str, Any], error: type[TextgenError]
+) -> None:
+    with pytest.raises(error):
+        start_run(tmp_path / "run", update_settings(settings, **changes), device="cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "error"), [(None, MissingFile), ("", NoText)])
+def test_a_text_that_cannot_be_used_fails_the_run_and_the_folder_can_be_used_again(
+    settings: RunSettings, tmp_path: Path, content: str | None, error: type[TextgenError]
+) -> None:
+    text = tmp_path / "text.txt"
+    if content is not None:
+        text.write_text(content)
+    with pytest.raises(error) as caught:
+        start_run(tmp_path / "run", update_settings(settings, files=(str(text),)), device="cpu")
+    status = json.loads((tmp_path / "run" / "status.json").read_bytes())
+    assert (status["state"], status["error"]) == ("failed", str(caught.value))
+    assert start_run(tmp_path / "run", settings, device="cpu").settings.files == settings.files
+
+
+def test_divergence_is_told_and_the_last_checkpoint_stays(settings: RunSettings, tmp_path: Path) -> None:
+    training = {**settings.training.model_dump(), "save_seconds": 1e-9}
+    run = start_run(tmp_path / "run", update_settings(settings, training=training), device="cpu")
+
+    def spoil_after(step: int) -> None:
+        for event in run.events():
+            if isinstance(event, CheckpointEvent) and event.step == step:
+                with torch.no_grad():
+                    run.trainer.model.output_bias.fill_(float("inf"))
+
+    with pytest.raises(TrainingDiverged):
+        spoil_after(3)
+    assert state(run)["state"] == "failed"
+    assert "Try a smaller learning rate" in state(run)["error"]
+    assert resume_run(tmp_path / "run", device="cpu").trainer.step == 3
+
+
+def damage_nothing_left(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints" / "last")
+
+
+def damage_weights(run: Path) -> None:
+    (run / "checkpoints" / "last" / "model.safetensors").write_bytes(b"\0" * 100)
+
+
+def damage_training_state(run: Path) -> None:
+    (run / "checkpoints" / "last" / "training.safetensors").write_bytes(b"\0" * 100)
+
+
+def damage_training_values(run: Path) -> None:
+    (run / "checkpoints" / "last" / "training.json").write_text('{"step": "x"}')
+
+
+def damage_shape(run: Path) -> None:
+    config = json.loads((run / "config.json").read_bytes())
+    config["model"]["hidden_size"] += 1
+    (run / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_nothing_left, damage_weights, damage_training_state, damage_training_values, damage_shape],
+)
+def test_a_damaged_run_is_refused_in_a_sentence(trained_run: Path, tmp_path: Path, damage: Any) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    damage(run)
+    with pytest.raises(BadCheckpoint) as caught:
+        resume_run(run, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_its_corpus_is_refused(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    (run / "corpus" / "train.bin").write_bytes(b"")
+    with pytest.raises(BadCorpus, match=r"train\.bin"):
+        resume_run(run, device="cpu")

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from textgen.errors import CannotWrite
+from textgen.files import recover_folder, replace_folder, write_atomically
+
+
+def filler(content: str) -> Callable[[Path], None]:
+    def fill(folder: Path) -> None:
+        (folder / "a").write_text(content)
+        (folder / "b").write_text(content)
+
+    return fill
+
+
+def contents(folder: Path) -> set[str]:
+    return {path.read_text() for path in folder.iterdir()}
+
+
+def fail(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_is_replaced_and_its_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.bin"
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(CannotWrite, match="No space left") as caught:
+        write_atomically(path, b"new")
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_in_the_way_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotWrite):
+        write_atomically(tmp_path / "file" / "below", b"")
+    with pytest.raises(CannotWrite):
+        replace_folder(tmp_path / "file" / "below", filler("x"))
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "last"
+    replace_folder(folder, filler("one"))
+    (folder / "stale").write_text("one")
+    replace_folder(folder, filler("two"))
+    assert contents(folder) == {"two"}
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_failure_while_filling_leaves_the_old_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "last"
+    replace_folder(folder, filler("one"))
+
+    def half(new: Path) -> None:
+        (new / "a").write_text("two")
+        fail()
+
+    with pytest.raises(CannotWrite, match="No space left"):
+        replace_folder(folder, half)
+    assert contents(folder) == {"one"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("rename", [0, 1])
+def test_whenever_the_process_dies_one_complete_folder_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rename: int
+) -> None:
+    folder = tmp_path / "last"
+    replace_folder(folder, filler("one"))
+    renames: list[object] = []
+    rename_file = os.rename
+
+    def dying(source: Path, target: Path) -> None:
+        if len(renames) == rename:
+            raise SystemExit
+        renames.append(source)
+        rename_file(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", dying)
+        with pytest.raises(SystemExit):
+            replace_folder(folder, filler("two"))
+    assert folder.exists() == (rename == 0)
+    assert contents(recover_folder(folder)) == {"one"}
+    replace_folder(folder, filler("three"))
+    assert contents(folder) == {"three"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_reader_who_takes_a_replacement_for_a_crash_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "last"
+    replace_folder(folder, filler("one"))
+    rename_file = os.rename
+    recovered: list[set[str]] = []
+
+    def watched(source: Path, target: Path) -> None:
+        rename_file(source, target)
+        if source == folder and not recovered:
+            recovered.append(set())  # `recover_folder` renames, too
+            recovered.append(contents(recover_folder(folder)))
+
+    monkeypatch.setattr(os, "rename", watched)
+    replace_folder(folder, filler("two"))
+    assert recovered[1] == {"one"}
+    assert contents(folder) == {"two"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_replacement_that_is_done_first_is_no_error_to_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "last"
+    replace_folder(folder, filler("one"))
+    rename_file = os.rename
+    rename_file(folder, tmp_path / ".last.old")
+
+    def late(source: Path, target: Path) -> None:
+        folder.mkdir()
+        filler("two")(folder)
+        rename_file(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    assert contents(recover_folder(folder)) == {"two"}
+
+
+def test_nothing_to_recover_is_left_alone(tmp_path: Path) -> None:
+    assert not recover_folder(tmp_path / "missing").exists()
+    assert list(tmp_path.iterdir()) == []

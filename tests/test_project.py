@@ -1,0 +1,79 @@
+"""What the project as a whole promises: nothing private in it, models that load, assets that are packed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from textgen.config import GenerationSettings, RunSettings, parse_settings, read_settings_file
+from textgen.limits import Limits
+from textgen.studio import LoadedModel, TextEnd
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = sorted(path.parent for path in (ROOT / "checkpoints").glob("*/config.json"))
+# Written apart, so that this file does not find itself.
+PRIVATE = (
+    "/ro" + "ot/",
+    "/wo" + "rk/",
+    "/ho" + "me/",
+    "pypi" + ".org",
+    "files.python" + "hosted",
+    "registry.npm" + "js",
+)
+MODEL_MAX_BYTES = 25_000_000
+FILE_MAX_BYTES = 10_000_000
+
+
+def project_files() -> list[Path]:
+    try:
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("the project is not a git repository here")
+    return [ROOT / name for name in listed.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_machine_path_or_registry_host_is_in_the_repository() -> None:
+    texts = {path: path.read_bytes() for path in project_files() if path.suffix not in {".png", ".safetensors"}}
+    found = [(path.name, word) for path, text in texts.items() for word in PRIVATE if word.encode() in text]
+    assert found == []
+
+
+def test_a_model_ships() -> None:
+    assert SHIPPED != []
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+class TestShippedModel:
+    def test_is_small_enough_to_be_pushed(self, folder: Path) -> None:
+        sizes = [path.stat().st_size for path in folder.iterdir()]
+        assert max(sizes) <= FILE_MAX_BYTES
+        assert sum(sizes) <= MODEL_MAX_BYTES
+
+    def test_writes_words(self, folder: Path) -> None:
+        model = LoadedModel(folder, device="cpu", limits=Limits())  # type: ignore[arg-type]
+        try:
+            with model.generate("", GenerationSettings(max_new_tokens=120, seed=1)) as stream:
+                (end,) = [event for event in stream if isinstance(event, TextEnd)]
+        finally:
+            model.close()
+        letters = re.findall(r"[^\W\d_]", end.text)
+        assert len(letters) > 0.6 * len(end.text)
+        assert "\ufffd" not in end.text
+
+    def test_has_a_card_and_the_settings_it_was_trained_with(self, folder: Path) -> None:
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        for heading in ("Data", "Licence", "Limits", "Samples"):
+            assert f"## {heading}" in card
+        settings = parse_settings(RunSettings, read_settings_file(folder / "train.yaml"))
+        model = LoadedModel(folder, device="cpu", limits=Limits()).checkpoint.model  # type: ignore[arg-type]
+        assert model.settings.cell == settings.model.cell
+        assert model.settings.hidden_size == settings.model.hidden_size
+
+
+def test_the_page_brings_its_own_assets() -> None:
+    assets = ROOT / "textgen" / "ui" / "assets"
+    for path in assets.iterdir():
+        assert not re.search(r"(https?:)?//[\w.-]+\.\w", path.read_text(encoding="utf-8")), path.name

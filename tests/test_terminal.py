@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from textgen.progress import Progress
+from textgen.terminal import StatusLine, TrainingDisplay, human_duration
+from textgen.training.evaluation import Evaluation
+from textgen.training.events import (
+    CheckpointEvent,
+    EndEvent,
+    EvaluationEvent,
+    Event,
+    SampleEvent,
+    StartEvent,
+    StepEvent,
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def screen(self) -> list[str]:
+        """The lines that a person sees: what was erased is gone."""
+        return [line.rsplit("\r\x1b[K", 1)[-1] for line in self.getvalue().split("\n")]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+EVALUATION = Evaluation(1.5, 0.75, 1.1, 4.48, 0.61, 1000, 2000, 2100)
+EVENTS: list[Event] = [
+    StartEvent(0, 200, "cpu, 2 threads, fp32", 1_234_567, 16, 48, 98_765),
+    SampleEvent(0, ("untrained \x1b[2J\x07 bytes",)),
+    StepEvent(100, 1.5, 0.5, 2.25, 1e-3, 0.5, 12_345.0, 65.0, 3_725.0),
+    EvaluationEvent(100, 66.0, EVALUATION, True),
+    SampleEvent(100, ("Once\nupon a time",)),
+    CheckpointEvent(100, "last"),
+    StepEvent(200, 3.0, 1.0, 2.0, 1e-3, 0.5, 12_345.0, 65.0, 5.0),
+    EndEvent(200, "finished", 130.0, 100, EVALUATION),
+]
+
+
+def show(terminal: io.StringIO, events: list[Event], **options: Any) -> None:
+    display = TrainingDisplay(StatusLine(terminal, clock=Clock()), **options)
+    for event in events:
+        display.show(event)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (3600, "1 h 00 min"),
+        (45_296, "12 h 34 min"),
+    ],
+)
+def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
+    assert human_duration(seconds) == said
+
+
+def test_a_terminal_shows_one_line_that_moves() -> None:
+    terminal = Terminal()
+    line = StatusLine(terminal, clock=Clock())
+    line.update("one")
+    line.update("two")
+    assert terminal.screen() == ["two"]
+    line.print("stays")
+    line.update("three")
+    assert terminal.screen() == ["stays", "three"]
+    line.clear()
+    assert terminal.screen() == ["stays", ""]
+
+
+def test_a_moving_line_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    StatusLine(terminal, clock=Clock()).update("x" * 100)
+    assert terminal.screen() == ["x" * 39]
+
+
+def test_a_file_gets_a_line_every_ten_seconds() -> None:
+    output, clock = io.StringIO(), Clock()
+    line = StatusLine(output, clock=clock)
+    for second in range(35):
+        clock.now = float(second)
+        line.update(f"second {second}")
+    line.clear()
+    assert output.getvalue() == "second 10\nsecond 20\nsecond 30\n"
+
+
+def test_progress_names_the_stage() -> None:
+    terminal = Terminal()
+    line = StatusLine(terminal, clock=Clock())
+    line.progress(Progress("encoding", 1_234_567, 2_000_000, "characters"))
+    assert terminal.screen() == ["Encoding: 1,234,567 of 2,000,000 characters"]
+    line.progress(Progress("something new", 3))
+    assert terminal.screen() == ["something new: 3"]
+
+
+def test_a_training_line_says_step_loss_heldout_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    terminal = Terminal()
+    show(terminal, EVENTS[:3])
+    line = terminal.screen()[-1]
+    for part in ("step 100", "pass 1.5", "loss 2.250", "held-out – nats/char", "12,345 tokens/s", "1 h 02 min left"):
+        assert part in line
+    show(terminal, EVENTS[3:7])
+    assert "held-out 0.7500 nats/char" in terminal.screen()[-1]
+
+
+def test_a_whole_run_reads_well_in_a_file() -> None:
+    output = io.StringIO()
+    show(output, EVENTS)
+    lines = output.getvalue().splitlines()
+    assert lines == [
+        "Training 1,234,567 parameters on cpu, 2 threads, fp32, 200 steps.",
+        "A pass over the text is 98,765 tokens, read as 16 streams × 48 tokens.",
+        "    “untrained \ufffd[2J\ufffd bytes”",
+        "step 100 · 1 min 06 s: held-out 0.7500 nats/char, accuracy 0.610 (best so far)",
+        "    “Once ⏎ upon a time”",
+        "Finished after 2 min 10 s at step 200.",
+        "Best held-out: 0.7500 nats/char at step 100.",
+    ]
+
+
+def test_a_resumed_run_without_heldout_text_and_samples_says_less() -> None:
+    output = io.StringIO()
+    start = StartEvent(50, None, "cpu", 10, 1, 2, 3)
+    show(output, [start, EVENTS[1], EndEvent(60, "stopped", 1.0, None, None)], show_samples=False)
+    assert output.getvalue().splitlines() == [
+        "Training 10 parameters on cpu, going on at step 50.",
+        "A pass over the text is 3 tokens, read as 1 streams × 2 tokens.",
+        "Stopped after 1 s at step 60.",
+    ]
+
+
+def test_long_samples_are_cut() -> None:
+    output = io.StringIO()
+    show(output, [SampleEvent(1, ("月" * 500,))])
+    assert output.getvalue().strip() == "“" + "月" * 199 + "…”"

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from tests.grammar import make_text
+from textgen.config import RunSettings, parse_settings
+from textgen.errors import InvalidSetting
+from textgen.text.readers import open_text
+from textgen.training.presets import PresetName, TextSurvey, preset_settings, survey_text
+
+SMALL, MIDDLE, LARGE = (TextSurvey(size, 60) for size in (50_000, 1_000_000, 10_000_000))
+CHINESE = TextSurvey(2_000_000, 3_500)
+
+
+def settings(name: str, survey: TextSurvey, *, base: bool = False) -> RunSettings:
+    return parse_settings(RunSettings, preset_settings(name, survey, base=base))
+
+
+@pytest.mark.parametrize("name", get_args(PresetName))
+@pytest.mark.parametrize("survey", [TextSurvey(0, 0), SMALL, MIDDLE, LARGE, CHINESE])
+@pytest.mark.parametrize("base", [False, True])
+def test_every_preset_is_valid_for_every_text(name: str, survey: TextSurvey, base: bool) -> None:
+    chosen = settings(name, survey, base=base)
+    chosen.training.check_budget()
+    assert chosen.training.minutes is not None
+
+
+def test_patience_buys_time_and_size() -> None:
+    runs = [settings(name, MIDDLE) for name in get_args(PresetName)]
+    minutes = [run.training.minutes or 0.0 for run in runs]
+    assert minutes == [3.0, 15.0, 60.0]
+    sizes = [run.model.hidden_size for run in runs]
+    assert sizes == sorted(sizes)
+
+
+def test_more_passes_over_a_text_need_more_dropout() -> None:
+    def dropped(name: str, survey: TextSurvey) -> float:
+        training = settings(name, survey).training
+        return training.output_dropout + training.weight_dropout
+
+    for name in get_args(PresetName):
+        assert dropped(name, SMALL) >= dropped(name, MIDDLE) >= dropped(name, LARGE)
+    assert dropped("quick", MIDDLE) < dropped("balanced", MIDDLE) <= dropped("thorough", MIDDLE)
+
+
+def test_a_vocabulary_has_room_for_its_script() -> None:
+    assert settings("quick", CHINESE).text.vocab_size > 256 + CHINESE.common_characters
+    sizes = [settings("quick", survey).text.vocab_size for survey in (SMALL, MIDDLE, LARGE)]
+    assert sizes == sorted(sizes)
+
+
+def test_a_base_is_tuned_gently() -> None:
+    assert (
+        settings("quick", MIDDLE, base=True).training.learning_rate < settings("quick", MIDDLE).training.learning_rate
+    )
+
+
+def test_an_unknown_preset_is_told_what_there_is() -> None:
+    with pytest.raises(InvalidSetting, match="preset: slow was given; allowed: quick, balanced, thorough"):
+        preset_settings("slow", SMALL)
+
+
+def test_a_survey_counts_a_text_that_is_read_whole() -> None:
+    text = "aab月\n" * 100
+    assert survey_text([text[:250], text[250:]], total_bytes=len(text.encode())) == TextSurvey(500, 4)
+
+
+def test_a_survey_estimates_a_text_from_its_beginning() -> None:
+    text = make_text(characters=20_000)
+    blocks = [text[start : start + 1000] for start in range(0, len(text), 1000)]
+    survey = survey_text(blocks, total_bytes=len(text.encode()), max_texts=10)
+    assert survey.characters == pytest.approx(len(text), rel=0.05)
+    whole = survey_text(blocks, total_bytes=len(text.encode()))
+    assert whole.characters == len(text)
+    assert survey.common_characters == pytest.approx(whole.common_characters, abs=3)
+
+
+def test_rare_characters_do_not_count() -> None:
+    assert survey_text(["ab" * 5000 + "☃"], total_bytes=10_003) == TextSurvey(10_001, 2)
+
+
+@pytest.mark.parametrize("texts", [[], [""]])
+def test_an_empty_text_is_surveyed_too(texts: list[str]) -> None:
+    assert survey_text(texts, total_bytes=0) == TextSurvey(0, 0)
+
+
+def test_only_so_much_of_a_text_is_looked_at(small_text: Path) -> None:
+    seen = []
+
+    def endless() -> object:
+        while True:
+            seen.append(1)
+            yield from open_text(small_text).blocks()
+
+    survey_text(endless(), total_bytes=10**12, max_texts=3)  # type: ignore[arg-type]
+    assert len(seen) <= 4

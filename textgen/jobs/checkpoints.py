@@ -1,0 +1,26 @@
+"""Opening a checkpoint with its vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from textgen.errors import BadCheckpoint
+from textgen.jobs.run_folder import resolve_checkpoint
+from textgen.limits import Limits
+from textgen.model.checkpoint import Checkpoint, load_checkpoint
+from textgen.text.tokenizer import Tokenizer
+
+
+def open_checkpoint(
+    path: Path, *, device: torch.device | str = "cpu", limits: Limits | None = None
+) -> tuple[Checkpoint, Tokenizer]:
+    """Reads a checkpoint (or the best one of a run) and its tokenizer; raises `BadCheckpoint` or `BadTokenizer`."""
+    checkpoint = load_checkpoint(resolve_checkpoint(path), device=device, limits=limits)
+    tokenizer = Tokenizer.from_bytes(checkpoint.tokenizer_bytes)
+    expected = checkpoint.model.settings.vocab_size
+    if tokenizer.vocab_size != expected:
+        problem = f"{tokenizer.vocab_size} pieces where config.json says {expected}"
+        raise BadCheckpoint("tokenizer.model", "vocab_size", problem)
+    return checkpoint, tokenizer
