@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def studio(models: Path) -> Iterator[Studio]:
     studio.close()
 
 
-def run(studio: Studio, prompt: str, *, model: str = "tiny", **changes: object) -> tuple[list[TextEvent], TextEnd]:
+def run(studio: Studio, prompt: str, *, model: str = "tiny", **changes: Any) -> tuple[list[TextEvent], TextEnd]:
     settings = GenerationSettings.model_validate({"max_new_tokens": 40, "seed": 1, **changes})
     *events, end = list(studio.generate(model, prompt, settings))
     assert isinstance(end, TextEnd)
@@ -197,9 +198,7 @@ def test_a_prompt_has_a_limit(models: Path) -> None:
         ("", {"num_beams": 33}, "num_beams"),
     ],
 )
-def test_what_the_host_does_not_allow_is_told(
-    studio: Studio, prompt: str, changes: dict[str, object], field: str
-) -> None:
+def test_what_the_host_does_not_allow_is_told(studio: Studio, prompt: str, changes: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
         run(studio, prompt, **changes)
     assert caught.value.params["field"] == field

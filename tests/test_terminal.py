@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from textgen.progress import Progress
-from textgen.terminal import StatusLine, TrainingDisplay, human_duration
+from textgen.terminal import StatusLine, TrainingDisplay, human_duration, report_lines
+from textgen.text.readers import FileReport
 from textgen.training.evaluation import Evaluation
 from textgen.training.events import (
     CheckpointEvent,
@@ -149,3 +150,22 @@ def test_long_samples_are_cut() -> None:
     output = io.StringIO()
     show(output, [SampleEvent(1, ("月" * 500,))])
     assert output.getvalue().strip() == "“" + "月" * 199 + "…”"
+
+
+def report(name: str, *, encoding: str = "utf-8", guessed: bool = True, **counts: int) -> FileReport:
+    values: dict[str, Any] = {"bytes": 10, "characters": 1234, "documents": 1, "duplicates": 0, "newlines": 1, **counts}
+    return FileReport(name=name, encoding=encoding, guessed=guessed, first_lines=(), **values)
+
+
+def test_files_are_reported_with_their_encoding() -> None:
+    assert report_lines([report("a.txt"), report("b.txt", encoding="gb18030", documents=2000, duplicates=3)]) == [
+        "a.txt: 1,234 characters, utf-8, 1 document",
+        "b.txt: 1,234 characters, gb18030 (guessed; --encoding overrides), 2,000 documents, 3 of them seen before",
+    ]
+    assert "guessed" not in report_lines([report("c.txt", encoding="gb18030", guessed=False)])[0]
+
+
+def test_many_files_are_summed_up() -> None:
+    lines = report_lines([report(f"{number}.txt") for number in range(20)], limit=3)
+    assert len(lines) == 4
+    assert lines[-1] == "… and 17 more files; 24,680 characters in all"

@@ -44,12 +44,13 @@ def placeholders(text: str) -> set[str]:
 
 def keys_used() -> set[str]:
     """Every literal that the page's code looks up: in say(…), i18n(…) and slider(…)."""
-    found = set()
+    found: set[str] = set()
     for path in Path(textgen.ui.__path__[0]).glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 first = node.args[0]
                 if node.func.id in ("say", "i18n", "slider") and isinstance(first, ast.Constant):
+                    assert isinstance(first.value, str)
                     found |= {first.value} | ({f"{first.value}_info"} if node.func.id == "slider" else set())
     return found
 

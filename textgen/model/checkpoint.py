@@ -207,8 +207,9 @@ def _read(path: Path, max_bytes: int) -> bytes:
 
 
 def _read_json(path: Path, limits: Limits) -> dict[str, Any]:
+    data = _read(path, limits.max_config_bytes)
     try:
-        values = json.loads(_read(path, limits.max_config_bytes))
+        values = json.loads(data)
     except (ValueError, RecursionError):
         raise BadCheckpoint(path.name, "content", "not valid JSON") from None
     if not isinstance(values, dict):

@@ -55,21 +55,21 @@ def preset_settings(name: str, survey: TextSurvey, *, base: bool = False) -> dic
     # Scripts with thousands of characters need room for them, and some for frequent words.
     vocab_size = max(vocab_size, _RESERVED_PIECES + int(1.5 * survey.common_characters))
     shapes = {
-        "quick": {"embedding_size": 256, "hidden_size": 640},
-        "balanced": {"embedding_size": 288, "hidden_size": 768},
-        "thorough": {"embedding_size": 320, "hidden_size": 1024},
+        "quick": {"embedding_size": 192, "hidden_size": 512},
+        "balanced": {"embedding_size": 256, "hidden_size": 640},
+        "thorough": {"embedding_size": 288, "hidden_size": 768},
     }
     model = {"embedding_size": 192, "hidden_size": 384} if small else shapes[name]
     if large and name != "quick":
         model = {"embedding_size": 384, "hidden_size": 1024}
     training: dict[str, dict[str, Any]] = {
-        "quick": {"minutes": 3.0, "learning_rate": 6e-3, "window": 40, "average_decay": 0.995, "evaluations": 4},
+        "quick": {"minutes": 3.0, "learning_rate": 7e-3, "window": 40, "average_decay": 0.995, "evaluations": 4},
         "balanced": {"minutes": 15.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2, "evaluations": 8},
         "thorough": {"minutes": 60.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2, "evaluations": 12},
     }
-    light = {"embedding_dropout": 0.05, "input_dropout": 0.15, "output_dropout": 0.2}
+    light = {"embedding_dropout": 0.0, "input_dropout": 0.05, "output_dropout": 0.1}
     medium = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.35, "weight_dropout": 0.1}
-    strong = {"embedding_dropout": 0.15, "input_dropout": 0.25, "output_dropout": 0.45, "weight_dropout": 0.3}
+    strong = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.4, "weight_dropout": 0.3}
     levels = [light, medium, strong, strong]
     # What overfits is the number of passes over the text: small texts are read often, large ones hardly once.
     level = ["quick", "balanced", "thorough"].index(name) + (1 if small else -1 if large else 0)

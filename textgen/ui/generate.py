@@ -209,14 +209,15 @@ class _Page:
 
     def take(self, event: TextDelta | BeamsUpdate, seed: int) -> None:
         numbers = {"tokens": f"{event.tokens:,}", "rate": f"{event.tokens_per_second:,.0f}"}
-        if isinstance(event, TextDelta):
-            self._text += event.text
-            self._status = say("status_writing", self._language, seed=seed, **numbers)
-        else:
+        if isinstance(event, BeamsUpdate):
             best = event.hypotheses[0].text if event.hypotheses else ""
             self._text = self._prompt + best
             self._status = say("status_searching", self._language, **numbers)
             self._beams = hypotheses_html(say("hypotheses", self._language), event.hypotheses, self._language)
+        elif not self._beams:
+            # After a search the whole text comes once more, as one delta; here it is shown already.
+            self._text += event.text
+            self._status = say("status_writing", self._language, seed=seed, **numbers)
 
     def running(self) -> Updates:
         return self.show(status_html(self._status, busy=True))

@@ -1,0 +1,490 @@
+"""The command line in this process: quick, and all that a new process would add is Python's start."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from textgen import __version__
+from textgen.cli import build_parser, main
+from textgen.config import GenerationSettings, ModelSettings, Settings, TextSettings, TrainingSettings
+from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.run_folder import RunFolder
+
+SHAPE = ("--steps", "6", "--vocab-size", "300", "--embedding-size", "8", "--hidden-size", "8", "--device", "cpu")
+QUICK = (*SHAPE, "--precision", "fp32", "--quiet", "--evaluations", "2")
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def last_json(self) -> dict[str, Any]:
+        return json.loads(self.out.splitlines()[-1])
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Runs `textgen …` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Result(status, captured.out, captured.err)
+
+    return run
+
+
+def settings_of(run: Path) -> Any:
+    return RunFolder(run).settings()
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("train",), ("generate",), ("evaluate",), ("export",), ("tokenizer",), ("tokenizer", "train"), ("serve",)],
+)
+def test_every_command_has_help(cli: Cli, arguments: tuple[str, ...]) -> None:
+    result = cli(*arguments, "--help")
+    assert result.status == 0
+    assert result.out.startswith(" ".join(["usage: textgen", *arguments]))
+    assert "None" not in result.out
+    assert "()" not in result.out
+
+
+def test_every_setting_is_an_option_with_its_help(cli: Cli) -> None:
+    given: dict[str, list[type[Settings]]] = {
+        "train": [TextSettings, TrainingSettings],
+        "generate": [GenerationSettings],
+    }
+    for command, kinds in given.items():
+        text = " ".join(cli(command, "--help").out.split())
+        for kind in kinds:
+            for name, field in kind.model_fields.items():
+                assert "--" + name.replace("_", "-") in text
+                assert str(field.description) in text
+    train = cli("train", "--help").out
+    assert all("--" + name.replace("_", "-") in train for name in ModelSettings.model_fields if name != "vocab_size")
+
+
+def test_the_version_is_told(cli: Cli) -> None:
+    assert cli("--version") == Result(0, f"textgen {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "required"),
+        ("sing", "sing"),
+        ("train", "out: nothing was given"),
+        ("train --out new", "files: none was given"),
+        ("train text.txt", "out: nothing was given"),
+        ("train text.txt --out new --preset slow", "preset: slow was given; allowed: quick, balanced, thorough"),
+        ("train text.txt --out new --steps 5 --minutes 1", "budget: steps and minutes was given"),
+        ("train text.txt --out new --steps 5 --epochs 1 --minutes 1", "budget"),
+        ("train text.txt --out new --steps 0", "training.steps: 0 was given; allowed: at least 1"),
+        ("train text.txt --out new --steps 1e3", "--steps"),
+        ("train text.txt --out new --minutes soon", "--minutes"),
+        ("train text.txt --out new --minutes nan", "training.minutes"),
+        ("train text.txt --out new --learning-rate -1", "training.learning_rate"),
+        ("train text.txt --out new --weight-dropout 1", "training.weight_dropout"),
+        ("train text.txt --out new --heldout 1", "text.heldout"),
+        ("train text.txt --out new --cell transformer", "--cell"),
+        ("train text.txt --out new --tokenizer words", "--tokenizer"),
+        ("train text.txt --out new --no-such-option", "--no-such-option"),
+        ("train text.txt --out new --encoding utf-99", "utf-99"),
+        ("train text.txt --out new --device tpu", "--device"),
+        ("train text.txt --out full --steps 5", "out: full was given; allowed: a new or empty folder"),
+        ("train text.txt --out text.txt --steps 5", "a folder, not a file"),
+        ("train gone.txt --out new --steps 5", "gone.txt cannot be read"),
+        ("train full --out new --steps 5", "full"),
+        ("train empty.txt --out new --steps 5", "found; at least"),
+        ("train latin.txt --out new --encoding utf-8", "latin.txt: byte 3 is not valid utf-8"),
+        ("train picture.png --out new", "picture.png does not look like text"),
+        ("train text.txt --out new --base gone", "gone, folder: there is no such folder"),
+        ("train text.txt --out new --base text.txt", "text.txt, folder"),
+        ("train text.txt --out new --heldout-file gone.txt", "gone.txt cannot be read"),
+        ("train text.txt --out new --config gone.yaml", "config: gone.yaml was given; allowed: a readable file"),
+        ("train text.txt --out new --config broken.yaml", "a YAML file"),
+        ("train text.txt --out new --config list.yaml", "a mapping"),
+        ("train text.txt --out new --config unknown.yaml", "speed: an unknown setting was given"),
+        ("train text.txt --out new --config deep.yaml", "model.wings: an unknown setting was given"),
+        ("train text.txt --out new --config section.yaml", "text: ['a'] was given; allowed: a mapping of settings"),
+        ("train text.txt --out new --config section.yaml --preset quick", "a mapping of settings"),
+        ("train text.txt --out new --config plain.yaml", "budget: nothing was given"),
+        ("train --resume gone", "resume: gone was given; allowed: the folder of a training run"),
+        ("train --resume full", "the folder of a training run"),
+        ("train --resume full --out new", "resume: out beside it was given"),
+        ("train text.txt --resume full", "resume: files beside it was given"),
+        ("train --resume full --minutes 5", "resume: minutes beside it was given"),
+        ("train --resume full --preset quick", "resume: preset beside it was given"),
+        ("generate", "--checkpoint"),
+        ("generate --checkpoint gone", "gone, folder: there is no such folder"),
+        ("generate --checkpoint full", "config.json, file: missing"),
+        ("generate --checkpoint text.txt", "text.txt, folder"),
+        ("generate --checkpoint gone --temperature 9", "temperature: 9.0 was given; allowed: at most 5.0"),
+        ("generate --checkpoint gone --temperature hot", "--temperature"),
+        ("generate --checkpoint gone --top-p 0", "top_p: 0.0 was given; allowed: above 0.0"),
+        ("generate --checkpoint gone --num-return 2", "num_return: 2 was given; allowed: at most num_beams (1)"),
+        ("generate --checkpoint gone --min-new-tokens 9 --max-new-tokens 5", "min_new_tokens"),
+        ("generate --checkpoint gone --stop=", "stop: an empty text was given"),
+        ("generate --checkpoint gone --seed -1", "seed"),
+        ("generate --checkpoint RUN --max-new-tokens 5000", "max_new_tokens: 5000 was given; allowed: at most 4000"),
+        ("generate --checkpoint RUN --num-beams 33", "num_beams"),
+        ("evaluate --checkpoint RUN", "FILE"),
+        ("evaluate --checkpoint gone text.txt", "gone, folder"),
+        ("evaluate --checkpoint RUN gone.txt", "gone.txt cannot be read"),
+        ("evaluate --checkpoint RUN text.txt --heldout 1.5", "heldout: 1.5 was given; allowed: below 1.0"),
+        ("evaluate --checkpoint RUN text.txt --heldout half", "--heldout"),
+        ("evaluate --checkpoint RUN empty.txt", "found; at least"),
+        ("evaluate --checkpoint RUN latin.txt --encoding ascii", "latin.txt: byte 3 is not valid ascii"),
+        ("export --checkpoint gone --out new", "gone, folder"),
+        ("export --checkpoint RUN --out full", "out: full was given; allowed: a new or empty folder"),
+        ("tokenizer", "ACTION"),
+        ("tokenizer train text.txt", "--out"),
+        ("tokenizer train gone.txt --out new.model", "gone.txt cannot be read"),
+        ("tokenizer train text.txt --out new.model --vocab-size 2", "vocab_size: 2 was given; allowed: at least 8"),
+        ("tokenizer train empty.txt --out new.model", "at least"),
+        ("tokenizer info gone.model", "gone.model"),
+        ("tokenizer info text.txt", "text.txt: not a SentencePiece model"),
+        ("tokenizer info full", "tokenizer.model"),
+        ("serve --port web", "--port"),
+        ("bench nothing", "nothing"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(
+    cli: Cli, tmp_path: Path, trained_run: Path, arguments: str, said: str
+) -> None:
+    (tmp_path / "text.txt").write_text("A text. " * 500)
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "latin.txt").write_bytes("caf\xe9 \xe0 la cr\xe8me\n".encode("latin-1") * 30)
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 8)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "holiday.jpg").write_bytes(b"")
+    configs = {"broken": "a: [", "list": "- a", "unknown": "speed: 9", "deep": "model: {wings: 2}"}
+    configs |= {"section": "text: [a]", "plain": "model: {hidden_size: 8}"}
+    for name, content in configs.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
+    before = digest(tmp_path)
+    result = cli(*[trained_run if argument == "RUN" else argument for argument in arguments.split()])
+    assert result.status == 2
+    assert said in result.err
+    assert result.out == ""
+    assert re.fullmatch(r"[^\n]+[.\w]\n", result.err), result.err
+    after = digest(tmp_path)
+    # What fails while a text is read leaves a run that says so; nothing else is written, nothing changed.
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) <= {"new/config.json", "new/status.json"}
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.model", "generation_config.json"])
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff\x00" * 50])
+def test_damaged_checkpoints_are_one_sentence(
+    cli: Cli, trained_run: Path, tmp_path: Path, file: str, damage: bytes
+) -> None:
+    shutil.copytree(trained_run / "checkpoints" / "best", tmp_path / "bad")
+    (tmp_path / "bad" / file).write_bytes(damage)
+    if (file, damage) == ("generation_config.json", b"{}"):
+        assert cli("generate", "--checkpoint", "bad", "--max-new-tokens", "2").status == 0
+        return
+    for arguments in (["generate"], ["evaluate", trained_run / "config.json"]):
+        result = cli(*arguments, "--checkpoint", "bad")
+        assert result.status == 2
+        assert file in result.err
+        assert result.err.count("\n") == 1
+
+
+def test_text_is_streamed_after_the_prompt(cli: Cli, trained_run: Path) -> None:
+    arguments = ("generate", "--checkpoint", trained_run, "--prompt", "Mira ", "--seed", "3", "--max-new-tokens", "30")
+    result = cli(*arguments)
+    assert result.status == 0
+    assert result.err == ""
+    assert result.out.startswith("Mira ")
+    assert result.out.endswith("\n")
+    assert cli(*arguments) == result
+    as_json = cli(*arguments, "--json")
+    assert as_json.out.count("\n") == 1
+    assert as_json.last_json["prompt"] + as_json.last_json["text"] + "\n" == result.out
+    assert cli(*arguments[:-3], "4", *arguments[-2:]).out != result.out
+
+
+def test_json_says_what_there_is_to_know(cli: Cli, trained_run: Path) -> None:
+    arguments = ("generate", "--checkpoint", trained_run, "--json", "--max-new-tokens", "5", "--min-new-tokens", "5")
+    values = cli(*arguments).last_json
+    assert values.keys() == {
+        "prompt",
+        "text",
+        "reason",
+        "tokens",
+        "seconds",
+        "tokens_per_second",
+        "seed",
+        "backend",
+        "hypotheses",
+    }
+    assert (values["tokens"], values["reason"]) == (5, "length")
+    assert values["hypotheses"][0]["text"] == values["text"]
+    assert cli(*arguments, "--seed", values["seed"]).last_json["text"] == values["text"]
+
+
+@pytest.mark.parametrize("prompt", ["", "小猫看着 🌙\n", "\u2581 \u2581", "e\u0301\u200d"])
+def test_any_prompt_is_read_from_standard_input(
+    cli: Cli, trained_run: Path, monkeypatch: pytest.MonkeyPatch, prompt: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(prompt))
+    result = cli("generate", "--checkpoint", trained_run, "--prompt", "-", "--json", "--max-new-tokens", "3")
+    assert result.status == 0
+    assert result.last_json["prompt"] == prompt
+
+
+@pytest.mark.parametrize(("errors", "said"), [("strict", "standard input: byte 3"), ("surrogateescape", "surrogate")])
+def test_bytes_that_are_no_text_are_told(
+    cli: Cli, trained_run: Path, monkeypatch: pytest.MonkeyPatch, errors: str, said: str
+) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(b"abc\xff"), encoding="utf-8", errors=errors)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    result = cli("generate", "--checkpoint", trained_run, "--prompt", "-")
+    assert result.status == 2
+    assert said in result.err
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_its_number(
+    cli: Cli, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="ascii"))
+    result = cli("generate", "--checkpoint", trained_run, "--prompt", "小猫", "--max-new-tokens", "3", "--json")
+    sys.stdout.flush()
+    assert result.status == 0
+    assert json.loads(buffer.getvalue())["prompt"] == "小猫"
+
+
+def test_stop_strings_end_the_text(cli: Cli, trained_run: Path) -> None:
+    arguments = ("generate", "--checkpoint", trained_run, "--prompt", "Old ", "--seed", "5", "--max-new-tokens", "60")
+    whole = cli(*arguments, "--json").last_json["text"]
+    stop = whole[9:16]
+    result = cli(*arguments, "--json", "--stop", "never there", "--stop", stop).last_json
+    assert result["reason"] == "stop"
+    assert result["text"] == whole[: whole.index(stop)]
+    assert cli(*arguments, "--stop", stop).out == f"Old {result['text']}\n"
+
+
+def test_beams_print_every_result(cli: Cli, trained_run: Path) -> None:
+    short = ("generate", "--checkpoint", trained_run, "--prompt", "The ", "--max-new-tokens", "10")
+    arguments = (*short, "--num-beams", "3", "--num-return", "2")
+    values = cli(*arguments, "--json").last_json
+    first, second = (item["text"] for item in values["hypotheses"])
+    assert values["text"] == first
+    assert cli(*arguments).out == f"The {first}\n\n[2] The {second}\n"
+
+
+def test_evaluation_prints_its_figures_as_the_last_line(cli: Cli, trained_run: Path, small_text: Path) -> None:
+    result = cli("evaluate", "--checkpoint", trained_run, small_text, "--heldout", "0.1", "--json")
+    assert result.status == 0
+    figures = result.last_json
+    assert figures.keys() >= {
+        "nats_per_token",
+        "nats_per_char",
+        "bits_per_byte",
+        "perplexity",
+        "accuracy",
+        "tokens",
+        "chars",
+        "bytes",
+    }
+    assert result.out.count("\n") == 1
+    assert result.out.startswith("{")
+    trained, _ = open_checkpoint(trained_run)
+    for name in ("tokens", "chars", "bytes"):
+        assert figures[name] == trained.figures[name]
+    # The trainer reads the text in some streams side by side, the command from beginning to end.
+    for name in ("nats_per_token", "nats_per_char", "bits_per_byte", "perplexity", "accuracy"):
+        assert figures[name] == pytest.approx(trained.figures[name], rel=0.01)
+    text = small_text.read_text(encoding="utf-8")
+    assert figures["chars"] == pytest.approx(0.1 * len(text), abs=200)
+
+
+def test_without_a_share_the_whole_text_is_scored(cli: Cli, trained_run: Path, small_text: Path) -> None:
+    text = small_text.read_text(encoding="utf-8")
+    result = cli("evaluate", "--checkpoint", trained_run, small_text)
+    lines = dict(line.split(":") for line in result.out.splitlines())
+    figures = {name.strip(): float(value.replace(",", "")) for name, value in lines.items()}
+    assert figures["chars"] == len(text)
+    assert figures["bytes"] == len(text.encode())
+    assert figures["nats_per_char"] < 0.6
+
+
+def test_a_text_in_another_encoding_scores_the_same(
+    cli: Cli, trained_run: Path, small_text: Path, tmp_path: Path
+) -> None:
+    text = small_text.read_text(encoding="utf-8")[:4000]
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "b.txt").write_text(text, encoding="utf-16")
+    (tmp_path / "c.txt").write_text(text, encoding="gb18030")
+    scores = [
+        cli("evaluate", "--checkpoint", trained_run, *arguments, "--json").last_json["nats_per_char"]
+        for arguments in (["a.txt"], ["b.txt"], ["c.txt", "--encoding", "gb18030"])
+    ]
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_a_vocabulary_is_trained_and_shown(cli: Cli, small_text: Path) -> None:
+    result = cli("tokenizer", "train", small_text, "--out", "new/a.model", "--tokenizer", "bpe", "--vocab-size", "330")
+    assert result.status == 0
+    assert "330 pieces in new/a.model" in result.err
+    info = cli("tokenizer", "info", "new/a.model", "--text", "小猫 the ☃", "--json").last_json
+    assert info["vocab_size"] == 330
+    assert info["sha256"] == hashlib.sha256(Path("new/a.model").read_bytes()).hexdigest()
+    assert len(info["ids"]) == len(info["pieces"])
+    assert "<0xE2>" in info["pieces"]
+    plain = cli("tokenizer", "info", "new/a.model").out
+    assert "vocab_size: 330" in plain
+
+
+def test_a_vocabulary_too_large_for_its_text_is_told(cli: Cli, small_text: Path) -> None:
+    result = cli("tokenizer", "train", small_text, "--out", "a.model", "--vocab-size", "9000")
+    assert result.status == 0
+    assert "9000 were asked for" in result.err.replace(",", "")
+
+
+def test_the_vocabulary_of_a_run_is_shown(cli: Cli, trained_run: Path) -> None:
+    _, tokenizer = open_checkpoint(trained_run)
+    info = cli("tokenizer", "info", trained_run, "--json").last_json
+    assert info == {"vocab_size": tokenizer.vocab_size, "sha256": tokenizer.sha256}
+
+
+def test_a_run_is_trained_resumed_and_reported(cli: Cli, small_text: Path) -> None:
+    result = cli("train", small_text, "--out", "run", *QUICK, "--json")
+    assert result.status == 0
+    values = result.last_json
+    assert values["step"] == 6
+    assert values["nats_per_char"] == open_checkpoint(Path("run"))[0].figures["nats_per_char"]
+    assert "Finished after" in result.err
+    assert "textgen generate --checkpoint run" in result.err
+    resumed = cli("train", "--resume", "run", "--json", "--device", "cpu")
+    assert resumed.status == 0
+    assert resumed.last_json["nats_per_char"] == values["nats_per_char"]
+    assert "going on at step 6" in resumed.err
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(cli: Cli, small_text: Path) -> None:
+    Path("a.yaml").write_text(
+        "training: {steps: 7, window: 11, batch_size: 3}\nmodel:\n  hidden_size: 9\n  embedding_size: 7\n"
+        "text:  # nothing here\nsample_prompts: [月]\n",
+        encoding="utf-8",
+    )
+    arguments = ("train", small_text, "--config", "a.yaml", "--quiet", "--window", "12", "--vocab-size", "290")
+    assert cli(*arguments, "--preset", "quick", "--out", "preset").status == 0
+    settings = settings_of(Path("preset"))
+    training = settings.training
+    assert (training.steps, training.minutes, training.window, training.batch_size) == (7, None, 12, 3)
+    assert (settings.model.hidden_size, settings.model.embedding_size) == (9, 7)
+    assert training.output_dropout == 0.35  # of the preset, for a small text
+    assert settings.sample_prompts == ("月",)
+    assert settings.text.vocab_size == 290
+    # A file is a whole recipe: without --preset, what it leaves out has the plain default.
+    assert cli(*arguments, "--out", "plain", "--hidden-size", "10").status == 0
+    settings = settings_of(Path("plain"))
+    assert settings.training.output_dropout == 0.0
+    assert (settings.model.hidden_size, settings.model.embedding_size) == (10, 7)
+
+
+def test_one_budget_replaces_another(cli: Cli, small_text: Path) -> None:
+    Path("a.yaml").write_text("training: {epochs: 50}\nmodel: {hidden_size: 8, embedding_size: 8}\n")
+    assert cli("train", small_text, "--out", "run", "--config", "a.yaml", "--steps", "2", "--quiet").status == 0
+    assert settings_of(Path("run")).training.steps == 2
+    assert settings_of(Path("run")).training.epochs is None
+
+
+def test_the_settings_of_a_run_train_the_same_model_again(cli: Cli, small_text: Path) -> None:
+    assert cli("train", small_text, "--out", "first", *QUICK, "--seed", "4").status == 0
+    assert cli("train", "--out", "second", "--config", "first/config.json", "--quiet").status == 0
+    first, second = (open_checkpoint(Path(name, "checkpoints", "last"))[0].model for name in ("first", "second"))
+    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
+    assert settings_of(Path("first")) == settings_of(Path("second"))
+
+
+@pytest.mark.parametrize("cell", ["gru", "rnn", "update-gate-lstm"])
+def test_every_cell_trains_resumes_and_generates(cli: Cli, small_text: Path, cell: str) -> None:
+    assert cli("train", small_text, "--out", "run", *QUICK, "--cell", cell).status == 0
+    assert cli("train", "--resume", "run").status == 0
+    result = cli("generate", "--checkpoint", "run", "--json", "--max-new-tokens", "3")
+    assert result.last_json["tokens"] > 0
+    assert settings_of(Path("run")).model.cell == cell
+
+
+def test_a_base_is_fine_tuned_and_stays_as_it_is(cli: Cli, trained_run: Path, small_text: Path) -> None:
+    before = digest(trained_run)
+    result = cli("train", small_text, "--out", "run", "--base", trained_run, "--steps", "4", "--quiet", "--json")
+    assert result.status == 0
+    assert digest(trained_run) == before
+    base, tokenizer = open_checkpoint(trained_run)
+    tuned, own = open_checkpoint(Path("run"))
+    assert own.sha256 == tokenizer.sha256
+    assert tuned.model.settings == base.model.settings
+    assert tuned.lineage["base"]["name"] == "tiny"
+    assert result.last_json["nats_per_char"] < 2 * base.figures["nats_per_char"]
+
+
+def test_separate_heldout_text_is_what_is_scored(cli: Cli, small_text: Path, tmp_path: Path) -> None:
+    text = small_text.read_text(encoding="utf-8")
+    (tmp_path / "held.txt").write_text(text[:2000], encoding="utf-8")
+    result = cli("train", small_text, "--out", "run", *QUICK, "--heldout-file", "held.txt", "--json")
+    assert result.last_json["chars"] == 2000
+
+
+def test_an_export_is_half_the_size_and_nearly_the_same(cli: Cli, trained_run: Path, small_text: Path) -> None:
+    assert cli("export", "--checkpoint", trained_run, "--out", "half").status == 0
+    assert cli("export", "--checkpoint", trained_run, "--out", "full", "--full").status == 0
+    sizes = [Path(name, "model.safetensors").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.6 * sizes[1]
+    scores = [
+        cli("evaluate", "--checkpoint", name, small_text, "--heldout", "0.1", "--json").last_json["nats_per_char"]
+        for name in ("half", "full", trained_run)
+    ]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-3)
+    assert scores[1] == scores[2]
+
+
+def test_work_that_fails_is_status_one(cli: Cli, trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = cli("export", "--checkpoint", trained_run, "--out", "file/below")
+    assert result.status == 1
+    assert "could not be written" in result.err
+    assert result.err.count("\n") == 1
+    shutil.copytree(trained_run, tmp_path / "run")
+    (tmp_path / "run" / "corpus" / "train.bin").write_bytes(b"")
+    result = cli("train", "--resume", "run")
+    assert result.status == 1
+    assert "train.bin" in result.err
+
+
+def test_the_parser_keeps_what_was_given_apart_from_defaults() -> None:
+    options = vars(build_parser().parse_args(["train", "a", "--window", "5", "--reset-at-document-ends"]))
+    given = {name: value for name, value in options.items() if "." in name}
+    assert given == {"training.window": 5, "training.reset_at_document_ends": True}

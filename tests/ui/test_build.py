@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textgen.studio import Studio
+from textgen.ui.build import about_model, build_page
+from textgen.ui.i18n import say
+
+
+def page_config(studio: Studio) -> dict[str, Any]:
+    return dict(build_page(studio).get_config_file())
+
+
+@pytest.fixture(scope="module")
+def config(studio: Studio) -> dict[str, Any]:
+    """What the browser is told of the page."""
+    return page_config(studio)
+
+
+def component(config: dict[str, Any], elem_id: str) -> dict[str, Any]:
+    found = [item["props"] for item in config["components"] if item["props"].get("elem_id") == elem_id]
+    assert len(found) == 1, elem_id
+    return found[0]
+
+
+def test_a_model_is_described_by_shape_figures_and_card(studio: Studio) -> None:
+    text = about_model(studio, "tiny", "en")
+    figures = next(info for info in studio.models() if info.name == "tiny").config["figures"]
+    assert "lstm, 1 × 64 units, embedding 96" in text
+    assert f"{figures['nats_per_char']:.3f} nats per character" in text
+    assert "Runs on cpu" in text
+    assert "library_name" not in text
+    assert "### tiny" in text
+    assert not any(line.startswith(("# ", "## ")) for line in text.splitlines())
+
+
+def test_a_description_is_in_the_language_of_the_page(studio: Studio) -> None:
+    text = about_model(studio, "tiny", "zh")
+    assert "每字符" in text
+    assert "运行于 cpu" in text
+
+
+def test_a_model_without_figures_or_card_is_described_too(studio: Studio) -> None:
+    text = about_model(studio, "endless", "en")
+    assert "lstm, 1 × 4 units" in text
+    assert "nats" not in text
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [{"nats_per_char": "1", "accuracy": 0.5}, {"nats_per_char": 1.5, "accuracy": "x"}, {"nats_per_char": 1.5}],
+)
+def test_figures_of_a_wrong_kind_are_left_out(models: Path, tmp_path: Path, figures: dict[str, Any]) -> None:
+    shutil.copytree(models / "tiny", tmp_path / "odd")
+    config = json.loads((tmp_path / "odd" / "config.json").read_bytes())
+    (tmp_path / "odd" / "config.json").write_text(json.dumps({**config, "figures": figures}))
+    studio = Studio([tmp_path], device="cpu")
+    assert "On held-out text:" not in about_model(studio, "odd", "en")
+    studio.close()
+
+
+def test_what_cannot_be_described_is_said(studio: Studio) -> None:
+    assert about_model(studio, "gone", "en") == say("no_models", "en")
+    assert about_model(studio, None, "zh") == say("no_models", "zh")
+    spoilt = about_model(studio, "spoilt", "en")
+    assert "model.safetensors" in spoilt
+    assert 'role="alert"' in spoilt
+
+
+def test_the_page_offers_the_models_there_are(config: dict[str, Any]) -> None:
+    model = component(config, "model")
+    assert [name for name, _ in model["choices"]] == ["endless", "spoilt", "tiny"]
+    assert model["value"] == "endless"
+
+
+def test_a_page_without_models_opens(tmp_path: Path) -> None:
+    config = page_config(Studio([tmp_path], device="cpu"))
+    assert component(config, "model")["choices"] == []
+
+
+def test_the_page_has_what_the_issue_asks_for_in_plain_sight(studio: Studio, config: dict[str, Any]) -> None:
+    for elem_id in ("document", "generate", "stop", "temperature", "length", "beams", "more", "examples", "language"):
+        component(config, elem_id)
+    assert component(config, "stop")["interactive"] is False
+    assert component(config, "length")["maximum"] <= studio.limits.max_new_tokens
+    assert component(config, "beams")["maximum"] <= studio.limits.max_beams
+
+
+def test_nothing_of_the_page_is_an_api(config: dict[str, Any]) -> None:
+    endpoints = [item for item in config["dependencies"] if item.get("api_visibility") != "private"]
+    assert endpoints == []
