@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
-from textgen.ui.server import address_from, default_folders, serve_forever
+from textgen.ui.server import can_show_a_browser, default_folders, host_from, serve_forever
 
 if __name__ == "__main__":
-    host, port = address_from(os.environ)
-    serve_forever(default_folders(Path(__file__).parent), host=host, port=port, open_browser="DISPLAY" in os.environ)
+    serve_forever(
+        default_folders(Path(__file__).parent),
+        host=host_from(os.environ),
+        open_browser=can_show_a_browser(os.environ, sys.platform),
+    )

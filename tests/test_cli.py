@@ -451,6 +451,14 @@ def test_a_base_is_fine_tuned_and_stays_as_it_is(cli: Cli, trained_run: Path, sm
     assert result.last_json["nats_per_char"] < 2 * base.figures["nats_per_char"]
 
 
+@pytest.mark.parametrize("given", [("--hidden-size", "8"), ("--cell", "gru"), ("--vocab-size", "300")])
+def test_a_base_brings_its_own_shape(cli: Cli, trained_run: Path, small_text: Path, given: tuple[str, str]) -> None:
+    result = cli("train", small_text, "--out", "run", "--base", trained_run, "--steps", "4", *given)
+    assert result.status == 2
+    assert given[0] in result.err
+    assert not Path("run").exists()
+
+
 def test_separate_heldout_text_is_what_is_scored(cli: Cli, small_text: Path, tmp_path: Path) -> None:
     text = small_text.read_text(encoding="utf-8")
     (tmp_path / "held.txt").write_text(text[:2000], encoding="utf-8")

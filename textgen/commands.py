@@ -205,11 +205,20 @@ def _run_settings(options: argparse.Namespace) -> RunSettings:
         {name: given_settings(options, name) for name in _SECTIONS},
     ]
     checked = parse_settings(RunSettings, asked)
+    if checked.base is not None:
+        _check_beside_base(layers[-1])
     if options.preset is not None or options.config is None:
         layers.insert(0, _preset(options.preset or "quick", checked, layers))
     for section in _SECTIONS:
         asked[section] = _merged([layer[section] for layer in layers])
     return parse_settings(RunSettings, asked)
+
+
+def _check_beside_base(given: dict[str, Any]) -> None:
+    fixed = [*given["model"], *(name for name in ("tokenizer", "vocab_size") if name in given["text"])]
+    if fixed:
+        allowed = "no shape and no vocabulary: a base brings its own"
+        raise InvalidSetting("base", f"--{fixed[0].replace('_', '-')} beside it", allowed)
 
 
 _SECTIONS = ("text", "model", "training")

@@ -12,8 +12,9 @@ import pytest
 from textgen.errors import InvalidSetting
 from textgen.studio import Studio
 from textgen.ui.server import (
-    address_from,
+    can_show_a_browser,
     default_folders,
+    host_from,
     launch_options,
     serve_forever,
     theme,
@@ -22,8 +23,16 @@ from textgen.ui.server import (
 
 
 def test_on_a_space_all_addresses_are_listened_on() -> None:
-    assert address_from({"SPACE_ID": "someone/something"}) == ("0.0.0.0", None)
-    assert address_from({}) == (None, None)
+    assert host_from({"SPACE_ID": "someone/something"}) == "0.0.0.0"
+    assert host_from({}) is None
+
+
+def test_a_browser_is_opened_where_there_is_a_desktop() -> None:
+    assert can_show_a_browser({}, "darwin")
+    assert can_show_a_browser({"DISPLAY": ":0"}, "linux")
+    assert not can_show_a_browser({}, "linux")
+    assert not can_show_a_browser({"DISPLAY": ":0", "SPACE_ID": "a/b"}, "linux")
+    assert not can_show_a_browser({"DISPLAY": ":0", "SSH_CONNECTION": "1"}, "linux")
 
 
 def test_models_are_looked_for_where_they_ship_and_where_they_are_trained() -> None:

@@ -1,7 +1,7 @@
 """The folder of a training run.
 
 config.json     what was asked; the same file that `textgen train --config` reads
-status.json     state, process id and its start time, heartbeat; replaced atomically
+status.json     state, process id, heartbeat; replaced atomically
 metrics.jsonl   one line for each report and each evaluation
 samples.jsonl   what the model wrote at each evaluation
 corpus/         token ids and the tokenizer

@@ -96,6 +96,13 @@ def default_folders(root: Path) -> list[Path]:
     return [root / "checkpoints", root / "runs"]
 
 
-def address_from(environment: Mapping[str, str]) -> tuple[str | None, int | None]:
-    """Host and port for `python app.py`: all addresses on a Space, else Gradio's defaults and its variables."""
-    return ("0.0.0.0" if "SPACE_ID" in environment else None), None
+def host_from(environment: Mapping[str, str]) -> str | None:
+    """Where `python app.py` listens: on all addresses on a Space, else as Gradio's own variables or defaults say."""
+    return "0.0.0.0" if "SPACE_ID" in environment else None
+
+
+def can_show_a_browser(environment: Mapping[str, str], platform: str) -> bool:
+    """Whether there is a desktop to open the page on: always on macOS and Windows, elsewhere where a display is."""
+    if "SPACE_ID" in environment or "SSH_CONNECTION" in environment:
+        return False
+    return platform in ("darwin", "win32") or "DISPLAY" in environment or "WAYLAND_DISPLAY" in environment
