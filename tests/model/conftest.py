@@ -18,7 +18,7 @@ def make_model() -> Callable[..., LanguageModel]:
         model = LanguageModel(ModelSettings(cell=cell, num_layers=num_layers, **values))
         model.reset_parameters(seed)
         with torch.no_grad():
-            model.embedding.mul_(40)
+            model.embedding.mul_(8)
         return model
 
     return make

@@ -22,7 +22,7 @@ def model() -> LanguageModel:
     model = LanguageModel(ModelSettings(vocab_size=VOCAB, embedding_size=8, hidden_size=10, num_layers=2))
     model.reset_parameters(0)
     with torch.no_grad():
-        model.embedding.mul_(60)
+        model.embedding.mul_(12)
     return model
 
 

@@ -34,7 +34,8 @@ class LanguageModel(nn.Module):
         generator = torch.Generator(device=self.embedding.device).manual_seed(seed)
         bound = self.settings.hidden_size**-0.5
         with torch.no_grad():
-            self.embedding.normal_(0.0, 0.02, generator=generator)
+            # Tied weights also make the logits: much smaller ones keep short trainings at guessing by frequency.
+            self.embedding.normal_(0.0, 0.1, generator=generator)
             self.projection.weight.uniform_(-bound, bound, generator=generator)
             self.projection.bias.zero_()
             self.output_bias.zero_()
