@@ -2,7 +2,7 @@
 #
 # Variables one may give:  PYTHON=python3.12   the Python that makes .venv
 #                          WORKERS=0           test processes side by side (0: one, in the foreground)
-#                          ARGS="-k beam -x"   more arguments for pytest, the app or the benchmarks
+#                          ARGS="-k beam -x"   more arguments for pytest or the benchmarks
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -25,7 +25,7 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: install ## Open the app in the browser (the first run installs it into .venv)
-	@$(BIN)/python app.py $(ARGS)
+	@$(BIN)/python app.py
 
 install: ## Make .venv with what the app needs
 	@$(call install_into_venv,requirements.txt)

@@ -33,11 +33,11 @@ def test_every_setting_has_help_and_defaults_are_valid(kind: type[Settings]) -> 
     [
         (GenerationSettings, {"temperature": -0.1}, "temperature", "at least 0.0"),
         (GenerationSettings, {"temperature": 5.1}, "temperature", "at most 5.0"),
-        (GenerationSettings, {"temperature": float("nan")}, "temperature", "finite"),
+        (GenerationSettings, {"temperature": float("nan")}, "temperature", "a number"),
         (GenerationSettings, {"temperature": "hot"}, "temperature", "number"),
         (GenerationSettings, {"top_p": 0}, "top_p", "above 0.0"),
         (GenerationSettings, {"max_new_tokens": 0}, "max_new_tokens", "at least 1"),
-        (GenerationSettings, {"max_new_tokens": 2.5}, "max_new_tokens", "integer"),
+        (GenerationSettings, {"max_new_tokens": 2.5}, "max_new_tokens", "a whole number"),
         (GenerationSettings, {"min_new_tokens": 9, "max_new_tokens": 5}, "min_new_tokens", "max_new_tokens (5)"),
         (GenerationSettings, {"num_return": 2}, "num_return", "num_beams (1)"),
         (GenerationSettings, {"stop": ("a", "")}, "stop", "one character"),

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from textgen.errors import CannotWrite
-from textgen.files import recover_folder, replace_folder, write_atomically
+from textgen.files import explain_write_errors, recover_folder, replace_folder, write_atomically
 
 
 def filler(content: str) -> Callable[[Path], None]:
@@ -44,6 +45,15 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert str(path) in str(caught.value)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_safetensors_found_full_is_told(tmp_path: Path) -> None:
+    def write() -> None:
+        with explain_write_errors(tmp_path):
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(CannotWrite, match="No space left"):
+        write()
 
 
 def test_a_file_in_the_way_of_a_folder_is_told(tmp_path: Path) -> None:

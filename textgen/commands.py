@@ -25,6 +25,8 @@ from textgen.options import given_settings
 from textgen.terminal import StatusLine, TrainingDisplay, report_lines
 
 _BUDGETS = ("steps", "epochs", "minutes")
+# A terminal's own user may let a model read whole books.
+_MAX_PROMPT_CHARS = 50_000_000
 _COUNTS = ("tokens", "chars", "bytes")
 
 
@@ -35,7 +37,7 @@ def train(options: argparse.Namespace) -> int:
     line = StatusLine(sys.stderr)
     if options.resume is not None:
         _check_resume(options)
-        run = resume_run(options.resume, device=options.device)
+        run = resume_run(options.resume, device=options.device, progress=line.progress)
     else:
         if options.out is None:
             raise InvalidSetting("out", "nothing", "a folder for the run: --out DIR")
@@ -60,9 +62,14 @@ def generate(options: argparse.Namespace) -> int:
     from textgen.studio import LoadedModel, TextDelta, TextEnd
     from textgen.training.device import choose_device
 
-    settings = parse_settings(GenerationSettings, given_settings(options, "generation"))
+    given = given_settings(options, "generation")
+    parse_settings(GenerationSettings, given)
     prompt = _standard_input() if options.prompt == "-" else options.prompt
-    model = LoadedModel(options.checkpoint, device=choose_device(options.device), limits=Limits())
+    model = LoadedModel(
+        options.checkpoint, device=choose_device(options.device), limits=Limits(max_prompt_chars=_MAX_PROMPT_CHARS)
+    )
+    # The checkpoint's own settings suit its model; what is asked for wins.
+    settings = parse_settings(GenerationSettings, {**model.checkpoint.generation.model_dump(), **given})
     with _closing(model), model.generate(prompt, settings) as stream:
         if not options.json:
             sys.stdout.write(prompt)
@@ -159,6 +166,11 @@ def serve(options: argparse.Namespace) -> int:
     """`textgen serve`: the app, until Ctrl-C."""
     from textgen.ui.server import serve_forever
 
+    if not 1 <= options.port <= 65_535:
+        raise InvalidSetting("port", options.port, "1 to 65535")
+    for folder in options.models or []:
+        if not folder.is_dir():
+            raise InvalidSetting("models", str(folder), "folders that exist")
     folders = options.models or [Path("checkpoints"), Path("runs")]
     serve_forever(folders, host=options.host, port=options.port, device=options.device, open_browser=options.open)
     return 0
@@ -197,9 +209,12 @@ def _run_settings(options: argparse.Namespace) -> RunSettings:
     asked: dict[str, Any] = {name: content[name] for name in content if name not in _SECTIONS}
     if options.files:
         asked["files"] = [str(Path(file).resolve()) for file in options.files]
-    for name in ("heldout_files", "sample_prompts", "base"):
-        if getattr(options, name) is not None:
-            asked[name] = getattr(options, name)
+    if options.heldout_files:
+        asked["heldout_files"] = [str(Path(file).resolve()) for file in options.heldout_files]
+    if options.base is not None:
+        asked["base"] = str(Path(options.base).resolve())
+    if options.sample_prompts is not None:
+        asked["sample_prompts"] = options.sample_prompts
     layers = [
         {name: content[name] for name in _SECTIONS},
         {name: given_settings(options, name) for name in _SECTIONS},

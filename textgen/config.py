@@ -171,6 +171,10 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     return content
 
 
+_KINDS = {
+    **dict.fromkeys(("int_from_float", "int_parsing", "int_type"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "a number"),
+}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -184,7 +188,11 @@ def _as_invalid_setting(error: ValidationError) -> InvalidSetting:
     if first["type"] == "extra_forbidden":
         return InvalidSetting(field, "an unknown setting", "the settings of the documentation")
     bounds = [f"{words} {context[key]}" for key, words in _BOUNDS.items() if key in context]
-    if "expected" in context:
+    if first["type"] in _KINDS:
+        allowed = _KINDS[first["type"]]
+    elif first["type"] == "too_long":
+        allowed = f"at most {context['max_length']} items"
+    elif "expected" in context:
         allowed = f"one of {context['expected']}"
     elif bounds:
         allowed = " and ".join(bounds)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from textgen.errors import CannotWrite
 
 
@@ -19,6 +21,8 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CannotWrite(str(path), error.strerror or str(error)) from error
+    except SafetensorError as error:  # safetensors has no other word for a full disk
+        raise CannotWrite(str(path), str(error)) from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:

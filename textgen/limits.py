@@ -12,7 +12,6 @@ class Limits:
     max_prompt_chars: int = 20_000
     max_new_tokens: int = 4_000
     max_beams: int = 32
-    max_samples: int = 32
     max_waiting_requests: int = 64
     max_rows: int = 256
     request_deadline_seconds: float = 600.0

@@ -66,12 +66,14 @@ class TextEnd:
     reason: FinishReason
     tokens: int
     seconds: float
+    tokens_per_second: float
     seed: int | None
     hypotheses: tuple[TextHypothesis, ...]
 
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+def _rate(tokens: int, seconds: float) -> float:
+    """Tokens a second since the first of `tokens`, which was there when the clock started."""
+    return (tokens - 1) / seconds if tokens > 1 else 0.0
 
 
 TextEvent = TextDelta | BeamsUpdate | TextEnd
@@ -85,6 +87,7 @@ class LoadedModel:
         self.checkpoint, self.tokenizer = open_checkpoint(folder, device=device, limits=limits)
         self.engine = Engine(self.checkpoint.model, device=device, limits=limits)
         self.limits = limits
+        self.version: tuple[Path, int] | None = None
 
     def generate(self, prompt: str, settings: GenerationSettings) -> TextStream:
         """Starts to continue `prompt`; raises `InvalidSetting` or `Busy`."""
@@ -136,24 +139,28 @@ class TextStream:
 
     def __iter__(self) -> Iterator[TextEvent]:
         decoder, holdback = self._tokenizer.stream(), self._stop.holdback()
-        started, tokens, written = self._clock(), 0, ""
+        asked = self._clock()
+        # The rate counts from the first token: reading a long prompt is no writing.
+        started, tokens, written = 0.0, 0, ""
         for event in self._stream:
+            started = started or self._clock()
             seconds = max(1e-9, self._clock() - started)
             if isinstance(event, TokenEvent):
                 tokens += 1
                 text = holdback.push(decoder.push(event.token_id))
                 if text:
                     written += text
-                    yield TextDelta(text, tokens, tokens / seconds)
+                    yield TextDelta(text, tokens, _rate(tokens, seconds))
             elif isinstance(event, BeamsEvent):
                 tokens = max([tokens + 1, *(len(hypothesis.token_ids) for hypothesis in event.hypotheses)])
-                yield BeamsUpdate(self._texts(event), tokens, tokens / seconds)
+                yield BeamsUpdate(self._texts(event), tokens, _rate(tokens, seconds))
             else:
                 hypotheses = self._texts(event)
                 whole = hypotheses[0].text if hypotheses else written
                 if whole.startswith(written) and whole != written and tokens:
-                    yield TextDelta(whole[len(written) :], tokens, tokens / seconds)
-                yield TextEnd(whole, event.reason, tokens, self._clock() - started, self.seed, hypotheses)
+                    yield TextDelta(whole[len(written) :], tokens, _rate(tokens, seconds))
+                took, rate = self._clock() - asked, _rate(tokens, seconds)
+                yield TextEnd(whole, event.reason, tokens, took, rate, self.seed, hypotheses)
 
     def _texts(self, event: BeamsEvent | FinishedEvent) -> tuple[TextHypothesis, ...]:
         return tuple(
@@ -189,24 +196,31 @@ class Studio:
         for folder in self._folders:
             for candidate in (folder, *_children(folder)):
                 checkpoint = resolve_checkpoint(candidate)
-                if candidate.name in found or not is_checkpoint(checkpoint):
+                if not is_checkpoint(checkpoint):
                     continue
                 try:
                     _, config = read_model_settings(checkpoint, limits=self.limits)
                 except TextgenError:
                     continue
-                found[candidate.name] = ModelInfo(candidate.name, checkpoint, config)
+                name = candidate.name if candidate.name not in found else f"{candidate.parent.name}/{candidate.name}"
+                found[name] = ModelInfo(name, checkpoint, config)
         return list(found.values())
 
     def load(self, name: str) -> LoadedModel:
-        """The model of that name; raises `NotFound` or `BadCheckpoint`."""
+        """The model of that name, as it now is on disk; raises `NotFound` or `BadCheckpoint`."""
         with self._lock:
-            if name not in self._loaded:
-                known = {info.name: info for info in self.models()}
-                if name not in known:
-                    raise NotFound("model", name, ", ".join(known))
-                self._loaded[name] = LoadedModel(known[name].folder, device=self.device, limits=self.limits)
-            return self._loaded[name]
+            known = {info.name: info for info in self.models()}
+            if name not in known:
+                raise NotFound("model", name, ", ".join(known))
+            folder = known[name].folder
+            version = (folder / "config.json").stat().st_mtime_ns
+            loaded = self._loaded.get(name)
+            if loaded is None or loaded.version != (folder, version):
+                # Streams of the version before keep its engine alive until they end.
+                loaded = LoadedModel(folder, device=self.device, limits=self.limits)
+                loaded.version = (folder, version)
+                self._loaded[name] = loaded
+            return loaded
 
     def generate(self, model: str, prompt: str, settings: GenerationSettings) -> TextStream:
         """Starts to continue `prompt` with the model of that name."""

@@ -124,10 +124,14 @@ def test_beams_show_the_best_hypotheses_as_they_change(desktop: GeneratePage) ->
     desktop.wait_until_done()
     expect(desktop.page.locator("#hypotheses h3")).to_have_text("Results")
     expect(desktop.hypotheses).to_have_count(3)
-    best = desktop.hypotheses.first.locator(".beam-text").text_content()
-    assert desktop.document.input_value() == f"The king{best}"
     scores = [float(text.split()[-1]) for text in desktop.page.locator(".beam-score").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
+    best, second = (desktop.hypotheses.nth(number).locator(".beam-text").text_content() for number in (0, 1))
+    assert desktop.document.input_value() == f"The king{best}"
+    desktop.hypotheses.nth(1).get_by_role("button", name="Use this").click()
+    expect(desktop.document).to_have_value(f"The king{second}")
+    desktop.undo.click()
+    expect(desktop.document).to_have_value(f"The king{best}")
 
 
 def test_stop_ends_a_beam_search_too(desktop: GeneratePage) -> None:
@@ -140,16 +144,44 @@ def test_stop_ends_a_beam_search_too(desktop: GeneratePage) -> None:
     expect(desktop.status).to_contain_text("stopped")
 
 
-def test_undo_brings_the_text_back_and_clear_can_be_undone(desktop: GeneratePage) -> None:
+def test_nothing_that_was_written_is_lost(desktop: GeneratePage) -> None:
     start(desktop, "A cat", length=30)
     desktop.wait_until_done()
+    written = desktop.document.input_value()
+    assert written != "A cat"
+    desktop.document.fill(written + " And a paragraph of my own.")
+    desktop.undo.click()
+    expect(desktop.document).to_have_value(written)
     desktop.undo.click()
     expect(desktop.document).to_have_value("A cat")
-    expect(desktop.undo).to_be_disabled()
+    desktop.page.locator("#redo").click()
+    desktop.page.locator("#redo").click()
+    expect(desktop.document).to_have_value(written + " And a paragraph of my own.")
     desktop.page.locator("#clear").click()
     expect(desktop.document).to_have_value("")
     desktop.undo.click()
-    expect(desktop.document).to_have_value("A cat")
+    expect(desktop.document).to_have_value(written + " And a paragraph of my own.")
+
+
+def test_the_text_takes_no_keys_while_the_model_writes(desktop: GeneratePage) -> None:
+    desktop.choose_model("endless")
+    start(desktop, "The king", length=1000)
+    expect(desktop.document).not_to_be_editable()
+    desktop.stop.click()
+    desktop.wait_until_done()
+    expect(desktop.document).to_be_editable()
+
+
+def test_a_value_out_of_range_is_put_into_it(desktop: GeneratePage) -> None:
+    desktop.document.fill("A cat")
+    desktop.set_number("length", 10)
+    box = desktop.page.locator("#temperature input[type=number]")
+    box.fill("9")
+    box.press("Control+Enter")
+    expect(desktop.status).to_contain_text("tokens/s")
+    expect(box).to_have_value("2")
+    desktop.wait_until_done()
+    assert desktop.document.input_value() != "A cat"
 
 
 def test_the_keyboard_is_enough(desktop: GeneratePage) -> None:
@@ -173,15 +205,18 @@ def test_a_wrong_setting_is_a_sentence_and_the_text_stays(desktop: GeneratePage)
     desktop.document.fill("Precious words")
     desktop.generate.click()
     alert = desktop.page.get_by_role("alert")
-    expect(alert).to_contain_text("seed: minus one was given; allowed: a whole number")
+    expect(alert).to_contain_text("Seed: minus one was given; allowed: a whole number")
     assert "Traceback" not in alert.inner_text()
     expect(desktop.document).to_have_value("Precious words")
     expect(desktop.generate).to_be_enabled()
 
 
 def test_examples_fill_the_text(desktop: GeneratePage) -> None:
+    desktop.document.fill("My own beginning")
     desktop.page.get_by_role("button", name="To be, or not to be").click()
     expect(desktop.document).to_have_value("To be, or not to be")
+    desktop.undo.click()
+    expect(desktop.document).to_have_value("My own beginning")
 
 
 def test_markup_in_a_text_stays_text(desktop: GeneratePage) -> None:

@@ -44,7 +44,7 @@ def test_an_empty_folder_may_become_a_run(folder: RunFolder) -> None:
     assert folder.settings() == SETTINGS
 
 
-@pytest.mark.parametrize("state", ["preparing", "running", "finished", "stopped"])
+@pytest.mark.parametrize("state", ["running", "finished", "stopped"])
 def test_a_run_is_not_overwritten(folder: RunFolder, state: str) -> None:
     folder.create(SETTINGS)
     folder.write_status(state)
@@ -53,14 +53,42 @@ def test_a_run_is_not_overwritten(folder: RunFolder, state: str) -> None:
     assert folder.settings() == SETTINGS
 
 
-def test_a_run_that_failed_before_it_trained_makes_room(folder: RunFolder) -> None:
+@pytest.mark.parametrize("state", ["failed", "preparing"])
+def test_a_run_that_ended_before_it_trained_makes_room(folder: RunFolder, state: str) -> None:
     folder.create(SETTINGS)
-    folder.write_status("failed", error="a.txt cannot be read.")
+    folder.write_status(state)
+    for name in ("corpus", ".corpus.old", ".corpus.123.new"):
+        (folder.path / name).mkdir()
+    for name in (".lock", ".status.json.123.tmp"):
+        (folder.path / name).touch()
     folder.create(RunSettings(files=("b.txt",)))
     assert folder.settings().files == ("b.txt",)
+    assert not list(folder.path.glob("*corpus*"))
     folder.last.mkdir(parents=True)
     with pytest.raises(InvalidSetting, match="out"):
         folder.create(SETTINGS)
+
+
+def test_a_run_killed_before_it_was_written_makes_room(folder: RunFolder) -> None:
+    folder.path.mkdir()
+    (folder.path / ".config.json.123.tmp").touch()
+    folder.lock("out").release()
+    folder.create(SETTINGS)
+    assert folder.settings() == SETTINGS
+
+
+def test_a_folder_is_locked_once(folder: RunFolder) -> None:
+    lock = folder.lock("out")
+    with pytest.raises(InvalidSetting, match=r"^resume: .* a run that no other process is training"):
+        RunFolder(folder.path).lock("resume")
+    lock.release()
+    RunFolder(folder.path).lock("resume").release()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWrite, match=r"\.lock"):
+        RunFolder(tmp_path / "file" / "run").lock("out")
 
 
 @pytest.mark.parametrize("status", [b"[]", b"{", b'{"state": 1}', b"\xff"])

@@ -3,16 +3,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from textgen.config import ModelSettings, RunSettings, TextSettings, TrainingSettings, update_settings
 from textgen.errors import (
     BadCheckpoint,
     BadCorpus,
+    CannotWrite,
     InvalidSetting,
     MissingFile,
     NoText,
@@ -147,6 +151,33 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(settings: RunSetti
     assert_same_weights(whole.folder.last, killed.folder.last)
 
 
+def test_a_run_killed_while_its_text_was_read_begins_anew(settings: RunSettings, tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", settings, device="cpu")
+    ids = run.corpus.train.ids.copy()
+    (run.folder.corpus / "train.bin").write_bytes(b"")
+    del run
+    resumed = resume_run(tmp_path / "run", device="cpu")
+    assert state(resumed)["state"] == "preparing"
+    assert resumed.trainer.step == 0
+    assert (resumed.corpus.train.ids == ids).all()
+
+
+def test_one_process_trains_a_run(settings: RunSettings, tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", settings, device="cpu")
+    other = "import filelock, sys; filelock.FileLock(sys.argv[1]).acquire(blocking=False)"
+    command = [sys.executable, "-c", other, str(run.folder.path / ".lock")]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "could not be acquired" in refused.stderr
+    with pytest.raises(InvalidSetting, match=r"^out: .*no other process"):
+        start_run(tmp_path / "run", settings, device="cpu")
+    for _ in run.events():
+        with pytest.raises(InvalidSetting, match=r"^resume: .*no other process"):
+            resume_run(tmp_path / "run", device="cpu")
+        break
+    resume_run(tmp_path / "run", device="cpu")  # which is dropped at once, and its lock with it
+    assert subprocess.run(command, check=False).returncode == 0
+
+
 def test_measured_precision_is_written_down(settings: RunSettings, tmp_path: Path) -> None:
     settings = update_settings(settings, training={**settings.training.model_dump(), "precision": "auto"})
     start_run(tmp_path / "run", settings, device="cpu")
@@ -233,6 +264,33 @@ def test_divergence_is_told_and_the_last_checkpoint_stays(settings: RunSettings,
     assert state(run)["state"] == "failed"
     assert "Try a smaller learning rate" in state(run)["error"]
     assert resume_run(tmp_path / "run", device="cpu").trainer.step == 3
+
+
+def test_a_full_disk_fails_the_run(settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    run = start_run(tmp_path / "run", settings, device="cpu")
+    monkeypatch.setattr("textgen.model.checkpoint.save_file", full_disk)
+    with pytest.raises(CannotWrite, match="No space left"):
+        train(run)
+    assert state(run)["state"] == "failed"
+    assert "No space left" in state(run)["error"]
+
+
+def test_a_failure_that_cannot_be_written_down_is_still_told(
+    settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start_run(tmp_path / "run", settings, device="cpu")
+
+    def broken() -> None:
+        shutil.rmtree(run.folder.path)
+        run.folder.path.touch()  # in the way of every write from now on
+        raise MemoryError
+
+    monkeypatch.setattr(run.trainer, "events", broken)
+    with pytest.raises(MemoryError):
+        train(run)
 
 
 def damage_nothing_left(run: Path) -> None:

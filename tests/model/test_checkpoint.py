@@ -80,6 +80,10 @@ def test_fp16_halves_the_weights_and_loads_as_fp32(tmp_path: Path, folder: Path,
     [
         ({"format": "other"}, "config.json", "format"),
         ({"format_version": 99}, "config.json", "format_version"),
+        ({"format_version": True}, "config.json", "format_version"),
+        ({"format_version": 1.0}, "config.json", "format_version"),
+        ({"figures": {"nats_per_char": float("nan")}}, "config.json", "content"),
+        ({"figures": {"nats_per_char": float("-inf")}}, "config.json", "content"),
         ({"model__hidden_size": 10}, "model.safetensors", "layers"),
         ({"model__vocab_size": 24}, "model.safetensors", "embedding"),
         ({"model__num_layers": 3}, "model.safetensors", "layers.2"),
@@ -111,6 +115,41 @@ def test_missing_and_damaged_files_are_named(folder: Path, name: str) -> None:
     path.unlink()
     with pytest.raises(BadCheckpoint, match=name):
         load_checkpoint(folder)
+
+
+def test_a_number_beyond_all_floats_is_refused(folder: Path) -> None:
+    config = folder / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace("1.5", "1e999"), encoding="utf-8")
+    with pytest.raises(BadCheckpoint, match="not valid JSON"):
+        load_checkpoint(folder)
+
+
+FILES = ["config.json", "model.safetensors", "tokenizer.model", "generation_config.json", "README.md"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_out_of_the_folder_is_not_followed(folder: Path, tmp_path: Path, name: str) -> None:
+    secret = (folder / name).rename(tmp_path / "secret")
+    (folder / name).symlink_to(secret)
+    with pytest.raises(BadCheckpoint, match=f"{name}, link: leads out of the folder"):
+        load_checkpoint(folder)
+
+
+def test_the_folder_itself_may_be_a_link_and_hold_links_into_itself(folder: Path, tmp_path: Path) -> None:
+    (folder / "README.md").rename(folder / "card.md")
+    (folder / "README.md").symlink_to("card.md")
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    assert load_checkpoint(tmp_path / "link").card == "# A model\n"
+
+
+def test_the_cache_of_hugging_face_may_link_to_its_blobs(folder: Path, tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "0a1b", tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for name in FILES:
+        (folder / name).rename(blobs / name)
+        (snapshot / name).symlink_to(Path("..", "..", "blobs", name))
+    assert load_checkpoint(snapshot).card == "# A model\n"
 
 
 def test_weights_that_are_no_numbers_are_refused(folder: Path) -> None:

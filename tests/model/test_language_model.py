@@ -67,6 +67,18 @@ def test_same_seed_same_weights(make_model: MakeModel) -> None:
     assert not torch.equal(one.embedding, other.embedding)
 
 
+def test_tokens_that_are_never_predicted_keep_their_place(make_model: MakeModel) -> None:
+    """Their embeddings get no push from the softmax, only what reading them teaches."""
+    model = make_model()
+    model.reset_parameters(0, never_predicted=(1, 3))
+    logits, _ = model(torch.full((2, 5), 7), model.initial_state(2))
+    assert logits[..., [1, 3]].max() < -20
+    F.cross_entropy(logits.flatten(0, 1), torch.full((10,), 8)).backward()
+    assert model.embedding.grad is not None
+    assert model.embedding.grad[[1, 3]].abs().max() < 1e-9
+    assert model.embedding.grad[8].abs().max() > 1e-4
+
+
 def test_dropout_is_decided_by_its_generator_alone(make_model: MakeModel) -> None:
     model, token_ids = make_model(), ids(2, 6)
     torch.manual_seed(1)

@@ -105,13 +105,16 @@ def test_every_error_class_has_an_example() -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.code)
 def test_every_error_is_a_sentence_in_both_languages(error: errors.TextgenError) -> None:
-    assert say_error(error, "en") == str(error)
+    # Settings are called by the labels of the page.
+    assert say_error(error, "en").lower() == str(error).lower()
     chinese = say_error(error, "zh")
     assert "{" not in chinese.replace("{number}", "")
     if isinstance(error, GENERATING):
         assert any("一" <= character <= "鿿" for character in chinese)
         params = placeholders(texts()[f"error_{error.code}"][1])
-        assert all(str(error.params[name]) in chinese for name in params)
+        # A setting's name and bounds are said in Chinese too.
+        own = {"field", "allowed"} if error.code == "invalid_setting" else set()
+        assert all(str(error.params[name]) in chinese for name in params - own)
     else:
         assert chinese
 

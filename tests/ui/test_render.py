@@ -36,7 +36,9 @@ def test_text_is_never_markup(text: str) -> None:
         reader = Reader(html)
         assert reader.tags == ["div"]
         assert "<" not in html.split(">", 1)[1].removesuffix("</div>")
-    assert Reader(hypotheses_html(text, [item], "en")).tags == ["section", "h3", "ol", "li", "span", "span"]
+    assert Reader(hypotheses_html(text, [item], "en")).tags == ["section", "h3", "ol", "li", *["span"] * 3]
+    taken = Reader(hypotheses_html(text, [item], "en", prompt="Once "))
+    assert taken.tags == ["section", "h3", "ol", "li", *["span"] * 3, "button"]
 
 
 def test_markup_is_shown_as_it_was_written() -> None:

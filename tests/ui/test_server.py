@@ -66,8 +66,9 @@ def test_the_first_model_is_loaded_while_the_page_opens(models: Path, tmp_path: 
     studio = Studio([tmp_path], device="cpu")
     warm_up(studio)
     finish_warming_up()
-    shutil.rmtree(tmp_path / "tiny")
-    assert studio.load("tiny").folder == tmp_path / "tiny"
+    # Weights that are damaged now do not matter any more.
+    (studio.models()[0].folder / "model.safetensors").write_bytes(b"")
+    assert studio.load("tiny").checkpoint.model.num_parameters > 0
     studio.close()
 
 

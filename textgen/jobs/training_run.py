@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import BaseFileLock
 
 from textgen.config import DeviceName, GenerationSettings, RunSettings, update_settings
 from textgen.engine import Engine, FinishedEvent, GenerationRequest
-from textgen.errors import InvalidSetting, TextgenError
+from textgen.errors import BadCorpus, InvalidSetting
 from textgen.jobs.card import model_card
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import RunFolder
@@ -38,7 +40,10 @@ _STATUS_SECONDS = 1.0
 
 
 class TrainingRun:
-    """A run that is ready to train: the corpus is built, the model made or loaded."""
+    """A run that is ready to train: the corpus is built, the model made or loaded.
+
+    It holds the `lock` of its folder until `events` ends.
+    """
 
     def __init__(
         self,
@@ -46,6 +51,7 @@ class TrainingRun:
         settings: RunSettings,
         corpus: Corpus,
         trainer: Trainer,
+        lock: BaseFileLock,
         *,
         lineage: dict[str, Any],
         figures: dict[str, Any],
@@ -54,6 +60,7 @@ class TrainingRun:
         self.settings = settings
         self.corpus = corpus
         self.trainer = trainer
+        self._lock = lock
         self._lineage = lineage
         self._figures = figures
 
@@ -70,9 +77,11 @@ class TrainingRun:
                     status_due = event.elapsed_seconds + _STATUS_SECONDS
                     self.folder.write_status("running", step=event.step, progress=event.progress)
                 yield event
-        except TextgenError as error:
-            self.folder.write_status("failed", error=str(error))
+        except Exception as error:
+            self.folder.write_failure(error)
             raise
+        finally:
+            self._lock.release()
 
     def _record(self, event: Event) -> None:
         if isinstance(event, StartEvent):
@@ -116,48 +125,80 @@ def start_run(
 ) -> TrainingRun:
     """Makes a new run folder and prepares training; raises errors of ours for bad text or settings."""
     folder = RunFolder(path)
-    files = [Path(file) for file in settings.files]
-    if not files:
+    if not settings.files:
         raise InvalidSetting("files", "none", "at least one text file")
     # What can be wrong without reading the text is found out before there is a folder.
     settings.training.check_budget()
     chosen = choose_device(device)
     base = _open_base(settings)
-    folder.create(settings)
+    folder.check_unused()
+    with _released_on_failure(folder.lock("out")) as lock:
+        folder.create(settings)
+        return _prepare(folder, settings, chosen, base, lock, None, progress)
+
+
+def resume_run(path: Path, *, device: DeviceName = "auto", progress: ProgressCallback = ignore_progress) -> TrainingRun:
+    """Takes up a run from its last checkpoint; the continuation is the one that an uninterrupted run would have had.
+
+    A run that was killed before its first checkpoint begins anew, if need be from the text. Raises `InvalidSetting`
+    when the folder is no run or another process trains it, `BadCorpus` or `BadCheckpoint` when it is damaged.
+    """
+    folder = RunFolder(path)
+    folder.settings()  # what is no run is told before a lock is left in it
+    chosen = choose_device(device)
+    with _released_on_failure(folder.lock("resume")) as lock:
+        settings = folder.settings()
+        if not is_checkpoint(folder.last) and not is_checkpoint(folder.best):
+            corpus = _whole_corpus(folder)
+            return _prepare(folder, settings, chosen, _open_base(settings), lock, corpus, progress)
+        corpus = open_corpus(folder.corpus)
+        saved = load_checkpoint(folder.last)
+        trainer = _trainer(settings, corpus, LanguageModel(settings.model).to(chosen))
+        trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
+        return TrainingRun(folder, settings, corpus, trainer, lock, lineage=saved.lineage, figures=saved.figures)
+
+
+@contextmanager
+def _released_on_failure(lock: BaseFileLock) -> Iterator[BaseFileLock]:
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _whole_corpus(folder: RunFolder) -> Corpus | None:
+    try:
+        return open_corpus(folder.corpus)
+    except BadCorpus:
+        return None
+
+
+def _prepare(
+    folder: RunFolder,
+    settings: RunSettings,
+    device: torch.device,
+    base: tuple[Checkpoint, Tokenizer] | None,
+    lock: BaseFileLock,
+    corpus: Corpus | None,
+    progress: ProgressCallback,
+) -> TrainingRun:
+    """A run at its first step; without a `corpus` one is built from the files that the settings name."""
     folder.write_status("preparing")
     try:
-        corpus = build_corpus(
+        corpus = corpus or build_corpus(
             folder.corpus,
-            files,
+            [Path(file) for file in settings.files],
             settings.text,
             tokenizer=base[1] if base else None,
             heldout_files=[Path(file) for file in settings.heldout_files],
             seed=settings.training.seed,
             progress=progress,
         )
-    except (TextgenError, KeyboardInterrupt) as error:
-        folder.write_status("failed", error=str(error) or "interrupted")
+        return _begin(folder, settings, corpus, device, base[0] if base else None, lock)
+    except (Exception, KeyboardInterrupt) as error:
+        folder.write_failure(error)
         raise
-    return _begin(folder, settings, corpus, chosen, base[0] if base else None)
-
-
-def resume_run(path: Path, *, device: DeviceName = "auto") -> TrainingRun:
-    """Takes up a run from its last checkpoint; the continuation is the one that an uninterrupted run would have had.
-
-    A run that was killed before its first checkpoint begins anew. Raises `InvalidSetting` when the folder is no run,
-    `BadCorpus` or `BadCheckpoint` when it is damaged.
-    """
-    folder = RunFolder(path)
-    settings = folder.settings()
-    chosen = choose_device(device)
-    corpus = open_corpus(folder.corpus)
-    if not is_checkpoint(folder.last) and not is_checkpoint(folder.best):
-        base = _open_base(settings)
-        return _begin(folder, settings, corpus, chosen, base[0] if base else None)
-    saved = load_checkpoint(folder.last)
-    trainer = _trainer(settings, corpus, LanguageModel(settings.model).to(chosen))
-    trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
-    return TrainingRun(folder, settings, corpus, trainer, lineage=saved.lineage, figures=saved.figures)
 
 
 def _open_base(settings: RunSettings) -> tuple[Checkpoint, Tokenizer] | None:
@@ -165,7 +206,12 @@ def _open_base(settings: RunSettings) -> tuple[Checkpoint, Tokenizer] | None:
 
 
 def _begin(
-    folder: RunFolder, settings: RunSettings, corpus: Corpus, device: torch.device, base: Checkpoint | None
+    folder: RunFolder,
+    settings: RunSettings,
+    corpus: Corpus,
+    device: torch.device,
+    base: Checkpoint | None,
+    lock: BaseFileLock,
 ) -> TrainingRun:
     lineage: dict[str, Any] = {"files": [Path(file).name for file in settings.files]}
     if base is not None and settings.base is not None:
@@ -173,7 +219,7 @@ def _begin(
         lineage["base"] = {"name": Path(settings.base).name, "lineage": base.lineage}
     else:
         model = LanguageModel(update_settings(settings.model, vocab_size=corpus.tokenizer.vocab_size))
-        model.reset_parameters(settings.training.seed)
+        model.reset_parameters(settings.training.seed, never_predicted=(UNK_ID, BOS_ID, PAD_ID))
     model.to(device)
     training = settings.training
     precision = choose_precision(training.precision, model, batch_size=training.batch_size, window=training.window)
@@ -181,7 +227,7 @@ def _begin(
     training = update_settings(training, precision="fp32" if precision == torch.float32 else "bf16")
     settings = update_settings(settings, model=model.settings.model_dump(), training=training.model_dump())
     folder.write_settings(settings)
-    return TrainingRun(folder, settings, corpus, _trainer(settings, corpus, model), lineage=lineage, figures={})
+    return TrainingRun(folder, settings, corpus, _trainer(settings, corpus, model), lock, lineage=lineage, figures={})
 
 
 def _trainer(settings: RunSettings, corpus: Corpus, model: LanguageModel) -> Trainer:

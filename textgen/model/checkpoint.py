@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,8 +141,9 @@ def _read_config(folder: Path, limits: Limits) -> dict[str, Any]:
     config = _read_json(folder / CONFIG, limits)
     if config.get("format") != FORMAT:
         raise BadCheckpoint(CONFIG, "format", f"{config.get('format')!r} is not {FORMAT!r}")
-    if config.get("format_version") != FORMAT_VERSION:
-        problem = f"{config.get('format_version')!r} is unknown; this program reads version {FORMAT_VERSION}"
+    version = config.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:  # JSON's true equals 1
+        problem = f"{version!r} is unknown; this program reads version {FORMAT_VERSION}"
         raise BadCheckpoint(CONFIG, "format_version", problem)
     kinds: dict[str, type] = {"model": dict, "tokenizer_sha256": str, "weight_format": str}
     for name, kind in kinds.items():
@@ -196,9 +198,19 @@ def _json(values: object) -> str:
 def _check_size(path: Path, max_bytes: int) -> None:
     if not path.is_file():
         raise BadCheckpoint(path.name, "file", "missing")
+    _check_link(path)
     size = path.stat().st_size
     if size > max_bytes:
         raise BadCheckpoint(path.name, "size", f"{size} bytes, more than the {max_bytes} allowed")
+
+
+def _check_link(path: Path) -> None:
+    """Refuses a file outside its folder, which somebody else may have filled: it could be anything on this machine."""
+    folder, target = path.parent.resolve(), path.resolve()
+    # The cache of Hugging Face has snapshots/REVISION/file → ../../blobs/HASH.
+    in_cache = folder.parent.name == "snapshots" and target.parent == folder.parent.parent / "blobs"
+    if not target.is_relative_to(folder) and not in_cache:
+        raise BadCheckpoint(path.name, "link", "leads out of the folder")
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -209,12 +221,19 @@ def _read(path: Path, max_bytes: int) -> bytes:
 def _read_json(path: Path, limits: Limits) -> dict[str, Any]:
     data = _read(path, limits.max_config_bytes)
     try:
-        values = json.loads(data)
+        values = json.loads(data, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         raise BadCheckpoint(path.name, "content", "not valid JSON") from None
     if not isinstance(values, dict):
         raise BadCheckpoint(path.name, "content", "not a JSON object")
     return values
+
+
+def _finite(literal: str) -> float:
+    value = float(literal)
+    if not math.isfinite(value):
+        raise ValueError(f"{literal} is no number that JSON has")
+    return value
 
 
 def _checked(kind: type[Any], values: dict[str, Any], file: str, prefix: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +12,9 @@ from textgen.config import ModelSettings
 from textgen.model.cells import CellState, RecurrentLayer, cell_types, segments
 from textgen.model.regularization import Dropout, embedding_dropout, locked_dropout, weight_dropout
 from textgen.model.state import RecurrentState
+
+# e^-30 is nothing beside the other tokens, and a number that fp16 still holds.
+_NEVER = -30.0
 
 
 class LanguageModel(nn.Module):
@@ -29,8 +34,13 @@ class LanguageModel(nn.Module):
         self.projection = nn.Linear(settings.hidden_size, settings.embedding_size)
         self.output_bias = nn.Parameter(torch.empty(settings.vocab_size))
 
-    def reset_parameters(self, seed: int) -> None:
-        """Draws fresh weights; the same seed gives the same weights."""
+    def reset_parameters(self, seed: int, *, never_predicted: Sequence[int] = ()) -> None:
+        """Draws fresh weights; the same seed gives the same weights.
+
+        `never_predicted` are tokens that are read but never follow another, such as `<bos>`. They start with hardly any
+        probability: otherwise the softmax would push their tied embeddings far out, and reading one would throw the
+        state off.
+        """
         generator = torch.Generator(device=self.embedding.device).manual_seed(seed)
         bound = self.settings.hidden_size**-0.5
         with torch.no_grad():
@@ -39,6 +49,7 @@ class LanguageModel(nn.Module):
             self.projection.weight.uniform_(-bound, bound, generator=generator)
             self.projection.bias.zero_()
             self.output_bias.zero_()
+            self.output_bias[list(never_predicted)] = _NEVER
         for layer in self._layers():
             layer.reset_parameters(generator)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+from html import escape
+from math import isfinite
 from typing import Any
 
 import gradio as gr
@@ -11,7 +12,7 @@ from textgen.errors import TextgenError
 from textgen.studio import ModelInfo, Studio
 from textgen.ui.generate import GenerateTab
 from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error
-from textgen.ui.render import error_html
+from textgen.ui.render import error_html, status_html
 
 # Old pages' files are looked for every hour and deleted after a day.
 _DELETE_CACHE_SECONDS = (3600, 86_400)
@@ -41,7 +42,7 @@ def build_page(studio: Studio, i18n: gr.I18n | None = None) -> gr.Blocks:
         with gr.Tabs(), gr.Tab(i18n("tab_generate"), elem_id="tab-generate"):
             GenerateTab(studio, i18n, model, language_name)
             with gr.Accordion(i18n("about"), open=False, elem_id="about"):
-                about = gr.Markdown(elem_id="about-text")
+                about = gr.HTML(elem_id="about-text")
 
         def describe(name: str | None, language: str) -> str:
             return about_model(studio, name, known_language(language))
@@ -70,16 +71,17 @@ def build_page(studio: Studio, i18n: gr.I18n | None = None) -> gr.Blocks:
 
 
 def about_model(studio: Studio, name: str | None, language: Language) -> str:
-    """Markdown on a model: shape, figures, and its card."""
+    """HTML on a model: shape, figures, and its card, which may come from anyone and is shown as the text it is."""
     info = next((info for info in studio.models() if info.name == name), None)
     if info is None:
-        return say("no_models", language)
+        return status_html(say("no_models", language))
     try:
         loaded = studio.load(info.name)
     except TextgenError as error:
         return error_html(say_error(error, language))
     device = say("about_device", language, device=str(studio.device), backend=loaded.engine.backend_name)
-    return "\n\n".join([*_figures(info, language), device, _without_front_matter(loaded.checkpoint.card)])
+    lines = "".join(f"<p>{escape(line)}</p>" for line in [*_figures(info, language), device])
+    return f'{lines}<pre class="card">{escape(_without_front_matter(loaded.checkpoint.card))}</pre>'
 
 
 def _figures(info: ModelInfo, language: Language) -> list[str]:
@@ -95,7 +97,7 @@ def _figures(info: ModelInfo, language: Language) -> list[str]:
     )
     nats, accuracy = figures.get("nats_per_char"), figures.get("accuracy")
     # Checkpoints may come from anywhere, and their figures are only read here.
-    if not isinstance(nats, float) or not isinstance(accuracy, float):
+    if not isinstance(nats, float) or not isinstance(accuracy, float) or not isfinite(nats + accuracy):
         return [shape]
     return [shape, say("about_figures", language, nats=f"{nats:.3f}", accuracy=f"{accuracy:.1%}")]
 
@@ -103,7 +105,4 @@ def _figures(info: ModelInfo, language: Language) -> list[str]:
 def _without_front_matter(card: str) -> str:
     if card.startswith("---\n"):
         _, _, card = card.removeprefix("---\n").partition("\n---\n")
-    # A card may come from anyone: its pictures would make the page ask other hosts.
-    card = re.sub(r"!\[[^\]]*\]\([^)]*\)|<img[^>]*>", "", card)
-    # The card's own headings would outrank those of the page.
-    return "\n".join("##" + line if line.startswith("#") else line for line in card.splitlines())
+    return card.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,14 @@ from textgen.ui.render import error_html, hypotheses_html, status_html
 from textgen.ui.running import RunningStreams
 
 _FLUSH_SECONDS = 0.07
+_EXAMPLES = ("ROMEO:\n", "To be, or not to be", "First Citizen:\nWhat news", "KING RICHARD III:\n")
 _LOGGER = logging.getLogger(__name__)
 
 Updates = tuple[Any, ...]
+
+
+# Where the document stands among the inputs of `Controls`.
+_DOCUMENT_INPUT = 2
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,8 @@ class GenerateTab:
                     label=i18n("document"),
                     info=i18n("document_info"),
                     placeholder=i18n("document_placeholder"),
-                    lines=12,
-                    max_lines=24,
+                    lines=13,
+                    max_lines=13,
                     autofocus=True,
                     elem_id="document",
                     buttons=["copy"],
@@ -81,20 +87,19 @@ class GenerateTab:
                     self.stop = gr.Button(
                         i18n("stop"), variant="stop", elem_id="stop", interactive=False, scale=1, min_width=70
                     )
-                    self.undo = gr.Button(i18n("undo"), elem_id="undo", interactive=False, scale=1, min_width=70)
-                    self.clear = gr.Button(i18n("clear"), elem_id="clear", scale=1, min_width=70)
+                    self.undo = gr.Button(i18n("undo"), elem_id="undo", scale=1, min_width=60)
+                    self.redo = gr.Button(i18n("redo"), elem_id="redo", scale=1, min_width=60)
+                    self.clear = gr.Button(i18n("clear"), elem_id="clear", scale=1, min_width=60)
                 self.status = gr.HTML(status_html(""), elem_id="status")
                 self.hypotheses = gr.HTML("", elem_id="hypotheses")
-                gr.Examples(
-                    [["ROMEO:\n"], ["To be, or not to be"], ["First Citizen:\nWhat news"], ["KING RICHARD III:\n"]],
-                    inputs=[document],
+                self.examples = gr.Dataset(
+                    components=[gr.Textbox(visible=False)],
+                    samples=[[example] for example in _EXAMPLES],
                     label=i18n("examples"),
                     elem_id="examples",
-                    api_visibility="private",
                 )
             with gr.Column(scale=3, min_width=280, elem_classes="controls"):
                 self.controls = self._build_controls(i18n, language, model, document)
-        self.before = gr.State("")
 
     def _build_controls(
         self, i18n: gr.I18n, language: gr.Textbox, model: gr.Dropdown, document: gr.Textbox
@@ -128,11 +133,11 @@ class GenerateTab:
 
     def _wire(self) -> None:
         document = self.controls.document
-        outputs = [document, self.status, self.hypotheses, self.go, self.stop, self.undo, self.before]
-        self.go.click(
+        generated = self.go.click(
             self.generate,
             self.controls.inputs(),
-            outputs,
+            [document, self.status, self.hypotheses, self.go, self.stop],
+            js=f"(...inputs) => {{ window.textgenRemember(inputs[{_DOCUMENT_INPUT}]); return inputs; }}",
             show_progress="hidden",
             concurrency_limit=self._studio.limits.max_rows,
             trigger_mode="once",
@@ -140,17 +145,19 @@ class GenerateTab:
         )
         plumbing: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
         self.stop.click(self.stop_generating, None, None, **plumbing)
-        self.undo.click(
-            lambda before: (before, "", status_html(""), gr.Button(interactive=False)),
-            [self.before],
-            [document, self.hypotheses, self.status, self.undo],
-            **plumbing,
-        )
-        self.clear.click(
-            lambda text: ("", "", status_html(""), text, gr.Button(interactive=bool(text))),
-            [document],
-            [document, self.hypotheses, self.status, self.before, self.undo],
-            **plumbing,
+        # What stood in the document before is remembered in the browser, where the text is: see page.js.
+        changed = [document, self.status, self.hypotheses]
+        here: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        generated.then(None, [document], None, js="(text) => { window.textgenRemember(text); }", **here)
+        self.undo.click(None, [document], changed, js="(text) => [window.textgenUndo(text), '', '']", **here)
+        self.redo.click(None, [document], changed, js="(text) => [window.textgenRedo(text), '', '']", **here)
+        self.clear.click(None, [document], changed, js="(text) => [window.textgenReplace(text, ''), '', '']", **here)
+        self.examples.click(
+            None,
+            [document, self.examples],
+            changed,
+            js=f"(text, index) => [window.textgenReplace(text, {json.dumps(_EXAMPLES)}[index]), '', '']",
+            **here,
         )
 
     def stop_generating(self, request: gr.Request) -> None:
@@ -158,10 +165,11 @@ class GenerateTab:
         self._running.stop(str(request.session_hash))
 
     def generate(
-        self, request: gr.Request, language_name: str, model: str | None, text: str, *values: Any
+        self, request: gr.Request, language_name: str, model: str | None, text: str | None, *values: Any
     ) -> Iterator[Updates]:
         """Continues `text`; yields updates of the page."""
         language = known_language(language_name)
+        text = text or ""
         page = _Page(text, language)
         stream: TextStream | None = None
         session = str(request.session_hash)
@@ -223,13 +231,10 @@ class _Page:
         return self.show(status_html(self._status, busy=True))
 
     def show(self, status: str) -> Updates:
-        locked, free = gr.Button(interactive=False), gr.Button(interactive=True)
-        return self._text, status, self._beams, locked, free, locked, self._prompt
+        return self._text, status, self._beams, gr.Button(interactive=False), gr.Button(interactive=True)
 
     def finish(self, status: str) -> Updates:
-        locked, free = gr.Button(interactive=False), gr.Button(interactive=True)
-        undo = gr.Button(interactive=self._text != self._prompt)
-        return self._text, status, self._beams, free, locked, undo, self._prompt
+        return self._text, status, self._beams, gr.Button(interactive=True), gr.Button(interactive=False)
 
     def end(self, event: TextEnd) -> Updates:
         self._text = self._prompt + event.text
@@ -240,7 +245,8 @@ class _Page:
         reason = say(f"reason_{event.reason}", self._language)
         if searched:
             shown = event.hypotheses if len(event.hypotheses) > 1 else ()
-            self._beams = hypotheses_html(say("results", self._language), shown, self._language)
+            title = say("results", self._language)
+            self._beams = hypotheses_html(title, shown, self._language, prompt=self._prompt, limit=len(shown))
         return self.finish(status_html(f"{status} · {reason}"))
 
 

@@ -6,6 +6,7 @@ page names with every request. (Not in a cookie: inside the frame of a Space it 
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import gradio as gr
@@ -18,7 +19,6 @@ Language = Literal["en", "zh"]
 def texts() -> dict[str, tuple[str, str]]:
     """Every text of the page by its key: English, Chinese."""
     return {
-        "title": ("Textgen Studio", "文本生成工作室"),
         "tab_generate": ("Generate", "生成"),
         "language": ("中文", "English"),
         "model": ("Model", "模型"),
@@ -31,6 +31,8 @@ def texts() -> dict[str, tuple[str, str]]:
         "generate": ("Generate", "生成"),
         "stop": ("Stop", "停止"),
         "undo": ("Undo", "撤销"),
+        "redo": ("Redo", "重做"),
+        "take": ("Use this", "采用"),
         "clear": ("Clear", "清空"),
         "examples": ("Beginnings to try", "试试这些开头"),
         "temperature": ("Temperature", "温度"),
@@ -73,8 +75,6 @@ def texts() -> dict[str, tuple[str, str]]:
             "出现其中任一文本前结束；每行一个。",
         ),
         "about": ("About this model", "关于此模型"),
-        "status_ready": ("Ready.", "就绪。"),
-        "status_loading": ("Loading the model …", "正在载入模型……"),
         "status_reading": ("Reading the text …", "正在读取文本……"),
         "status_writing": (
             "{tokens} tokens · {rate} tokens/s · seed {seed}",
@@ -157,4 +157,45 @@ def say_error(error: Exception, language: Language) -> str:
     if not isinstance(error, TextgenError):
         return say("error_unexpected", language)
     key = f"error_{error.code}"
-    return say(key, language, **error.params) if key in texts() else str(error)
+    if key not in texts():
+        return str(error)
+    params = dict(error.params)
+    if error.code == "invalid_setting":
+        label = _SETTING_LABELS.get(str(params["field"]))
+        params["field"] = say(label, language) if label else params["field"]
+        params["allowed"] = _in_chinese(str(params["allowed"])) if language == "zh" else params["allowed"]
+    return say(key, language, **params)
+
+
+# The page calls some settings by other names than the program does.
+_SETTING_LABELS = {
+    "temperature": "temperature",
+    "max_new_tokens": "length",
+    "num_beams": "beams",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_new_tokens": "min_tokens",
+    "length_penalty": "length_penalty",
+    "num_return": "num_return",
+    "seed": "seed",
+    "stop": "stop_texts",
+    "prompt": "document",
+}
+_CHINESE_PHRASES = (
+    (r"a whole number from 0, or nothing", "不小于 0 的整数，或留空"),
+    (r"a whole number", "整数"),
+    (r"a number", "数字"),
+    (r"at most max_new_tokens \((\d+)\)", r"不超过长度（\1）"),
+    (r"at most (\S+) items", r"最多 \1 项"),
+    (r"at most", "不超过"),
+    (r"at least", "不小于"),
+    (r"above", "大于"),
+    (r"below", "小于"),
+    (r" and ", "，且"),
+)
+
+
+def _in_chinese(allowed: str) -> str:
+    for pattern, chinese in _CHINESE_PHRASES:
+        allowed = re.sub(pattern, chinese, allowed)
+    return allowed

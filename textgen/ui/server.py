@@ -27,6 +27,8 @@ def launch_options() -> dict[str, Any]:
         "i18n": build_i18n(),
         "footer_links": ["settings"],
         "run_history": False,
+        # Nothing is uploaded yet; Gradio's route for it is open to anyone all the same.
+        "max_file_size": "1mb",
         "enable_monitoring": False,
         "ssr_mode": False,
         "mcp_server": False,
@@ -45,7 +47,20 @@ def theme() -> gr.themes.Base:
     # Labels as plain words: a coloured plate behind each would shout down the text.
     plain = {"block_title_background_fill": "transparent", "block_title_text_color": "*body_text_color"}
     plain |= {"block_title_padding": "0", "block_label_background_fill": "transparent"}
-    return soft.set(**plain, **{f"{name}_dark": value for name, value in plain.items() if "padding" not in name})
+    dark = {f"{name}_dark": value for name, value in plain.items() if "padding" not in name}
+    # Light colours dark enough to be read (contrast 4.5 : 1 and more), and boxes whose edges are seen.
+    light = {
+        "button_primary_background_fill": "*primary_700",
+        "button_primary_background_fill_hover": "*primary_800",
+        "body_text_color_subdued": "*neutral_600",
+        "block_info_text_color": "*neutral_600",
+        "input_border_color": "*neutral_300",
+        "input_border_width": "1px",
+        "block_border_width": "1px",
+        "block_border_color": "*neutral_200",
+        "input_placeholder_color": "*neutral_500",
+    }
+    return soft.set(**plain, **dark, **light)
 
 
 def serve_forever(
