@@ -57,7 +57,14 @@ class GeneratePage:
         seen: list[str] = self.page.evaluate("window.seen")
         return seen
 
+    def press_generate(self) -> None:
+        """Returns when the page has answered; a short text may be finished by then."""
+        self.page.evaluate("document.querySelector('#status .status').dataset.before = 'yes'")
+        self.generate.click()
+        self.page.wait_for_function("!document.querySelector('#status [data-before]')")
+
     def wait_until_done(self) -> None:
+        expect(self.page.locator("#status .dot")).to_have_count(0, timeout=60_000)
         expect(self.generate).to_be_enabled()
         expect(self.stop).to_be_disabled()
 
@@ -74,14 +81,14 @@ def start(page: GeneratePage, prompt: str, **numbers: Any) -> None:
     for control, value in numbers.items():
         page.set_number(control, value)
     page.record()
-    page.generate.click()
-    expect(page.stop).to_be_enabled()
+    page.press_generate()
 
 
 def test_text_streams_in_and_stop_keeps_it(desktop: GeneratePage) -> None:
     desktop.choose_model("endless")
     start(desktop, "The king", temperature=1.2, length=1000, beams=1)
     expect(desktop.generate).to_be_disabled()
+    expect(desktop.stop).to_be_enabled()
     desktop.page.wait_for_function("window.seen.length > 4")
     desktop.stop.click()
     desktop.wait_until_done()

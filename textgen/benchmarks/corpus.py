@@ -82,15 +82,26 @@ def _build(path: Path, folder: Path, options: argparse.Namespace) -> dict[str, A
     corpus = build_corpus(folder, [path], settings)
     seconds = time.monotonic() - started
     heldout = len(corpus.heldout.ids) if corpus.heldout else 0
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {
         "seconds": round(seconds, 2),
-        "peak_memory_megabytes": round(peak / _MEGABYTE, 1),
+        "peak_memory_megabytes": round(_peak_memory_bytes() / _MEGABYTE, 1),
         "tokens": len(corpus.train.ids) + heldout,
         "vocab_size": corpus.tokenizer.vocab_size,
     }
+
+
+def _peak_memory_bytes() -> int:
+    """The most resident memory of this process so far.
+
+    Linux starts `ru_maxrss` at what the parent held when it forked, so there the kernel's own mark is read.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+    # macOS counts in bytes, others in KiB.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":
