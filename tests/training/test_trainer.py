@@ -75,6 +75,18 @@ def test_a_resumed_run_crosses_epochs_with_the_same_bits(make_trainer: MakeTrain
     assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
 
 
+def test_an_evaluation_that_a_stop_left_out_is_made_on_resuming(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    whole = of_type(list(make_trainer().events()), EvaluationEvent)
+    first = make_trainer()
+    before = list(until_step(first, 4))
+    assert of_type(before, EvaluationEvent) == []
+    first.snapshot().save(tmp_path)
+    second = make_trainer()
+    second.restore(first.average.state_dict(), TrainingSnapshot.load(tmp_path))
+    resumed = of_type(list(second.events()), EvaluationEvent)
+    assert [(event.step, event.evaluation) for event in resumed] == [(event.step, event.evaluation) for event in whole]
+
+
 def test_a_snapshot_of_another_run_is_refused(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     first = make_trainer("lstm")
     list(until_step(first, 2))

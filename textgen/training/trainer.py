@@ -133,6 +133,9 @@ class Trainer:
         yield self._start_event()
         if self.step == 0 and self._sampler is not None:
             yield SampleEvent(0, self._sampler(self.average))
+        if self._evaluation_due():
+            # A run that was stopped just then left it to whoever resumes.
+            yield from self._evaluate()
         report = _Report(self)
         while self.progress < 1.0 and not self._stopping:
             loss, norm = self._train_step()
