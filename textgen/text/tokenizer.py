@@ -109,11 +109,6 @@ class Tokenizer:
         """What the piece contributes to the text, in UTF-8: nothing for specials, U+FFFD for unknown ids."""
         return self._bytes[token_id] if 0 <= token_id < self.vocab_size else _REPLACEMENT
 
-    @property
-    def num_byte_pieces(self) -> int:
-        """How many pieces stand for single bytes: always 256 in a lossless vocabulary."""
-        return sum(self._processor.is_byte(number) for number in range(self.vocab_size))
-
     def is_byte(self, token_id: int) -> bool:
         """Whether the piece is a single byte, used for characters outside the vocabulary."""
         return bool(self._processor.is_byte(token_id))
