@@ -100,6 +100,8 @@ echo "Installing $(1) into $(VENV); the first time takes some minutes ..."; \
 $(BIN)/python -m pip install --disable-pip-version-check -r $(1); \
 echo "Installing the textgen command ..."; \
 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .; \
+echo "Compiling for this machine ..."; \
+$(BIN)/python -c 'from textgen.engine.token_choice import prepare_chooser; prepare_chooser()'; \
 wanted $(1) > $(VENV)/installed-$(1)
 endef
 

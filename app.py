@@ -6,11 +6,25 @@ import os
 import sys
 from pathlib import Path
 
-from textgen.ui.server import can_show_a_browser, default_folders, host_from, serve_forever
+from textgen.ui.server import (
+    can_show_a_browser,
+    default_folders,
+    host_from,
+    limits_from,
+    people_from,
+    serve_forever,
+    training_folder,
+)
 
 if __name__ == "__main__":
+    root = Path(__file__).parent
+    runs = training_folder(os.environ, root)
+    people = people_from(os.environ, runs)
     serve_forever(
-        default_folders(Path(__file__).parent),
+        default_folders(root, runs),
+        runs=runs,
+        people=people,
+        limits=limits_from(os.environ, shared=people.shared),
         host=host_from(os.environ),
         open_browser=can_show_a_browser(os.environ, sys.platform),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,10 @@ from tests.grammar import make_text
 # Both are read at import time of torch and gradio, so they are set before any test module is collected.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# What tests make again and again goes into a folder of their own, not into the user's.
+if "TEXTGEN_CACHE" not in os.environ:
+    os.environ["TEXTGEN_CACHE"] = tempfile.mkdtemp(prefix="textgen-tests-")
+    atexit.register(shutil.rmtree, os.environ["TEXTGEN_CACHE"], ignore_errors=True)
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("wide", max_examples=2_000, deadline=None, print_blob=True)

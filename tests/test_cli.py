@@ -17,11 +17,19 @@ import torch
 
 from textgen import __version__
 from textgen.cli import build_parser, main
-from textgen.config import GenerationSettings, ModelSettings, Settings, TextSettings, TrainingSettings
+from textgen.config import (
+    AdaptationSettings,
+    GenerationSettings,
+    ModelSettings,
+    Settings,
+    TextSettings,
+    TrainingSettings,
+)
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import RunFolder
 
 SHAPE = ("--steps", "6", "--vocab-size", "300", "--embedding-size", "8", "--hidden-size", "8", "--device", "cpu")
+ADAPTATION = AdaptationSettings.model_fields.keys() - {"passes"}
 QUICK = (*SHAPE, "--precision", "fp32", "--quiet", "--evaluations", "2")
 
 
@@ -65,7 +73,17 @@ def digest(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("train",), ("generate",), ("evaluate",), ("export",), ("tokenizer",), ("tokenizer", "train"), ("serve",)],
+    [
+        (),
+        ("train",),
+        ("generate",),
+        ("evaluate",),
+        ("export",),
+        ("tokenizer",),
+        ("tokenizer", "train"),
+        ("import",),
+        ("serve",),
+    ],
 )
 def test_every_command_has_help(cli: Cli, arguments: tuple[str, ...]) -> None:
     result = cli(*arguments, "--help")
@@ -86,6 +104,7 @@ def test_every_setting_is_an_option_with_its_help(cli: Cli) -> None:
             for name, field in kind.model_fields.items():
                 assert "--" + name.replace("_", "-") in text
                 assert str(field.description) in text
+    assert all("--" + name.replace("_", "-") in cli("evaluate", "--help").out for name in ADAPTATION)
     train = cli("train", "--help").out
     assert all("--" + name.replace("_", "-") in train for name in ModelSettings.model_fields if name != "vocab_size")
 
@@ -139,7 +158,7 @@ def test_the_version_is_told(cli: Cli) -> None:
         ("train --resume full", "the folder of a training run"),
         ("train --resume full --out new", "resume: out beside it was given"),
         ("train text.txt --resume full", "resume: files beside it was given"),
-        ("train --resume full --minutes 5", "resume: minutes beside it was given"),
+        ("train --resume full --window 5", "resume: window beside it was given"),
         ("train --resume full --preset quick", "resume: preset beside it was given"),
         ("generate", "--checkpoint"),
         ("generate --checkpoint gone", "gone, folder: there is no such folder"),
@@ -147,6 +166,12 @@ def test_the_version_is_told(cli: Cli) -> None:
         ("generate --checkpoint text.txt", "text.txt, folder"),
         ("generate --checkpoint gone --temperature 9", "temperature: 9.0 was given; allowed: at most 5.0"),
         ("generate --checkpoint gone --temperature hot", "--temperature"),
+        ("generate --checkpoint gone --threads 0", "0 is not a number of threads"),
+        ("generate --checkpoint gone --backend abacus", "--backend"),
+        ("generate --checkpoint gone --logit-bias 5", "5 is not of the form ID=VALUE"),
+        ("generate --checkpoint gone --logit-bias a=b", "logit_bias"),
+        ("generate --checkpoint gone --num-beams 4 --num-beam-groups 3", "num_beam_groups: 3 was given"),
+        ("generate --checkpoint gone --num-beams 4 --num-samples 2", "num_samples: 2 was given"),
         ("generate --checkpoint gone --top-p 0", "top_p: 0.0 was given; allowed: above 0.0"),
         ("generate --checkpoint gone --num-return 2", "num_return: 2 was given; allowed: at most num_beams (1)"),
         ("generate --checkpoint gone --min-new-tokens 9 --max-new-tokens 5", "min_new_tokens"),
@@ -160,6 +185,9 @@ def test_the_version_is_told(cli: Cli) -> None:
         ("evaluate --checkpoint RUN text.txt --heldout 1.5", "heldout: 1.5 was given; allowed: below 1.0"),
         ("evaluate --checkpoint RUN text.txt --heldout half", "--heldout"),
         ("evaluate --checkpoint RUN empty.txt", "found; at least"),
+        ("evaluate --checkpoint RUN text.txt --window 8", "dynamic: --window without it was given"),
+        ("evaluate --checkpoint RUN text.txt --dynamic --window 0", "window: 0 was given; allowed: at least 1"),
+        ("evaluate --checkpoint RUN text.txt --dynamic --decay 1", "decay: 1.0 was given; allowed: below 1.0"),
         ("evaluate --checkpoint RUN latin.txt --encoding ascii", "latin.txt: byte 3 is not valid ascii"),
         ("export --checkpoint gone --out new", "gone, folder"),
         ("export --checkpoint RUN --out full", "out: full was given; allowed: a new or empty folder"),
@@ -242,12 +270,118 @@ def test_json_says_what_there_is_to_know(cli: Cli, trained_run: Path) -> None:
         "seconds",
         "tokens_per_second",
         "seed",
+        "copied_share",
         "backend",
         "hypotheses",
     }
     assert (values["tokens"], values["reason"]) == (5, "length")
     assert values["hypotheses"][0]["text"] == values["text"]
     assert cli(*arguments, "--seed", values["seed"]).last_json["text"] == values["text"]
+
+
+def test_the_backend_may_be_forced(cli: Cli, trained_run: Path) -> None:
+    arguments = ("generate", "--checkpoint", trained_run, "--json", "--max-new-tokens", "8", "--temperature", "0")
+    names = {}
+    for backend in ("auto", "onnx", "torch"):
+        names[backend] = cli(*arguments, "--backend", backend, "--threads", "1").last_json["backend"]
+    assert names["auto"] == names["onnx"] == "ONNX Runtime int8, 1 thread"
+    assert names["torch"].startswith("PyTorch fp32")
+
+
+def test_several_samples_come_one_after_the_other(cli: Cli, trained_run: Path) -> None:
+    arguments = ("generate", "--checkpoint", trained_run, "--prompt", "Mira ", "--seed", "3", "--max-new-tokens", "30")
+    alone = cli(*arguments).out
+    several = cli(*arguments, "--num-samples", "3").out
+    texts = [item["text"] for item in cli(*arguments, "--num-samples", "3", "--json").last_json["hypotheses"]]
+    assert len(set(texts)) == 3
+    assert several.startswith(alone)
+    assert several == f"Mira {texts[0]}\n\n[2] Mira {texts[1]}\n\n[3] Mira {texts[2]}\n"
+
+
+def test_log_probabilities_are_told_when_asked_for(cli: Cli, trained_run: Path) -> None:
+    arguments = ("generate", "--checkpoint", trained_run, "--json", "--prompt", "Mira ", "--max-new-tokens", "6")
+    assert "pieces" not in cli(*arguments).last_json
+    values = cli(*arguments, "--top-logprobs", "2").last_json
+    (tokens,) = values["pieces"]
+    assert "".join(token["text"] for token in tokens) == values["text"]
+    assert all(token["logprob"] <= token["alternatives"][0]["logprob"] <= 0.0 for token in tokens)
+    assert all(len(token["alternatives"]) == 2 for token in tokens)
+
+
+def test_a_search_tells_its_tokens_and_its_tree(cli: Cli, trained_run: Path) -> None:
+    arguments = (
+        "generate",
+        "--checkpoint",
+        trained_run,
+        "--prompt",
+        "Mira ",
+        "--max-new-tokens",
+        "5",
+        "--num-beams",
+        "3",
+    )
+    values = cli(*arguments, "--json", "--tree", "--top-logprobs", "1").last_json
+    assert "".join(token["text"] for token in values["pieces"][0]) == values["text"]
+    assert all(node["parent"] < place for place, node in enumerate(values["tree"]))
+    refused = cli(*arguments, "--tree")
+    assert (refused.status, refused.out) == (2, "")
+    assert "--json" in refused.err
+
+
+def test_what_a_model_thinks_of_a_text_is_told_token_by_token(
+    cli: Cli, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "Mira found\na key"
+    arguments = ("score", "--checkpoint", trained_run, "--top-logprobs", "2")
+    values = cli(*arguments, "--text", text, "--json").last_json
+    assert "".join(token["text"] for token in values["pieces"]) == text
+    assert values["nats"] == pytest.approx(-sum(token["logprob"] for token in values["pieces"]))
+    assert values["nats_per_char"] == pytest.approx(values["nats"] / len(text))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    *lines, last, copied = cli(*arguments, "--text", "-").out.splitlines()
+    assert len(lines) == values["tokens"]
+    assert copied == f"copied from the training text: {values['copied_share']:.1%}"
+    assert last == f"{values['nats']:.2f} nats, {values['nats_per_char']:.4f} for each character"
+    assert cli(*arguments, "--text", "").status == 2
+
+
+def test_copies_are_told_and_avoided(cli: Cli, trained_run: Path) -> None:
+    arguments = ("generate", "--checkpoint", trained_run, "--prompt", "Mira ", "--temperature", "0", "--json")
+    values = cli(*arguments).last_json
+    (best,) = values["hypotheses"]
+    assert values["copied_share"] == best["copied_share"] > 0
+    length = sum(end - start for start, end in best["copied_spans"])
+    assert length == pytest.approx(best["copied_share"] * len(values["text"]))
+    values = cli(*arguments, "--avoid-copying").last_json
+    assert (values["copied_share"], values["hypotheses"][0]["copied_spans"]) == (0.0, [])
+
+
+def test_a_checkpoint_gets_an_index_of_its_text(cli: Cli, trained_run: Path, small_text: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_run / "checkpoints" / "best", "old")
+    made = Path("old/copy_index.bin")
+    whole = made.read_bytes()
+    made.unlink()
+    score = ("score", "--checkpoint", "old", "--text", "Mira", "--json")
+    assert "copied_share" not in cli(*score).last_json
+    refused = cli("generate", "--checkpoint", "old", "--avoid-copying")
+    assert (refused.status, refused.out) == (2, "")
+    assert "textgen index" in refused.err
+    result = cli("index", "--checkpoint", "old", small_text, "--heldout", "0.1")
+    assert result.status == 0
+    assert made.read_bytes() == whole
+    assert "100.0% of the text's sequences of 8 tokens, passages of 8 tokens or more" in result.out
+    assert cli(*score).last_json["copied_share"] == 0.0
+    assert cli("export", "--checkpoint", "old", "--out", "new").status == 0
+    assert Path("new/copy_index.bin").read_bytes() == whole
+    assert cli("index", "--checkpoint", "nowhere", small_text).status == 2
+
+
+def test_biases_and_banned_texts_reach_the_engine(cli: Cli, trained_run: Path) -> None:
+    arguments = ("generate", "--checkpoint", trained_run, "--prompt", "Mira ", "--temperature", "0", "--json")
+    word = cli(*arguments).last_json["text"].split()[0]
+    assert word not in cli(*arguments, "--banned", word).last_json["text"]
+    ended = cli(*arguments, "--logit-bias", "2=80").last_json
+    assert (ended["text"], ended["reason"]) == ("", "eos")
 
 
 @pytest.mark.parametrize("prompt", ["", "小猫看着 🌙\n", "\u2581 \u2581", "e\u0301\u200d"])
@@ -339,6 +473,32 @@ def test_without_a_share_the_whole_text_is_scored(cli: Cli, trained_run: Path, s
     assert figures["nats_per_char"] < 0.6
 
 
+def test_dynamic_evaluation_stands_beside_the_static_one(
+    cli: Cli, trained_run: Path, small_text: Path, tmp_path: Path
+) -> None:
+    # Another language with the same letters, which the model has not learned: what it learns as it reads must show.
+    text = small_text.read_text(encoding="utf-8")[:1500]
+    (tmp_path / "other.txt").write_text("\n".join(line[::-1] for line in text.splitlines()) + "\n", encoding="utf-8")
+    before = digest(trained_run)
+    command = ("evaluate", "--checkpoint", trained_run, "other.txt")
+    static = cli(*command, "--json").last_json
+    settings = ("--learning-rate", "0.01", "--decay", "0.001", "--window", "16")
+    result = cli(*command, "--dynamic", *settings, "--json")
+    assert result.status == 0
+    both = result.last_json
+    assert both.items() >= static.items()
+    figures = {"nats_per_token", "nats_per_char", "bits_per_byte", "perplexity", "accuracy"}
+    assert both.keys() - static.keys() == {"adaptation", *(f"dynamic_{name}" for name in figures)}
+    assert both["adaptation"] == {"learning_rate": 0.01, "decay": 0.001, "window": 16}
+    assert both["dynamic_nats_per_char"] < 0.9 * both["nats_per_char"]
+    assert both["dynamic_accuracy"] > both["accuracy"]
+    assert digest(trained_run) == before
+    lines = dict(line.split(":") for line in cli(*command, "--dynamic", *settings).out.splitlines())
+    shown = {name.strip(): float(value.replace(",", "")) for name, value in lines.items()}
+    assert shown.keys() == {*figures, "tokens", "chars", "bytes", *(f"dynamic_{name}" for name in figures)}
+    assert shown["dynamic_nats_per_char"] == pytest.approx(both["dynamic_nats_per_char"], abs=1e-4)
+
+
 def test_a_text_in_another_encoding_scores_the_same(
     cli: Cli, trained_run: Path, small_text: Path, tmp_path: Path
 ) -> None:
@@ -390,6 +550,39 @@ def test_a_run_is_trained_resumed_and_reported(cli: Cli, small_text: Path) -> No
     assert resumed.status == 0
     assert resumed.last_json["nats_per_char"] == values["nats_per_char"]
     assert "going on at step 6" in resumed.err
+
+
+def test_a_run_is_trained_longer(cli: Cli, small_text: Path) -> None:
+    assert cli("train", small_text, "--out", "run", *QUICK).status == 0
+    longer = cli("train", "--resume", "run", "--steps", "4", "--json", "--device", "cpu")
+    assert longer.status == 0
+    assert longer.last_json["step"] == 10
+    assert settings_of(Path("run")).training.steps == 10
+
+
+def test_an_estimate_leaves_nothing_behind(cli: Cli, small_text: Path) -> None:
+    before = sorted(Path().rglob("*"))
+    result = cli("train", small_text, "--estimate", *QUICK, "--json")
+    assert result.status == 0
+    assert result.last_json["training"]["steps"] == 6
+    assert result.last_json["training"]["tokens_per_second"] > 0
+    assert "tokens/s" in result.err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_base_may_get_more_pieces(cli: Cli, trained_run: Path) -> None:
+    Path("new.txt").write_text("Zeppelins quacked under jukeboxes, and zeppelins zigzagged.\n" * 200)
+    arguments = ["train", "new.txt", "--base", trained_run, "--steps", "2", "--batch-size", "2", "--quiet"]
+    refused = cli(*arguments, "--out", "kept", "--vocab-size", "350")
+    assert refused.status == 2
+    assert "--base-vocabulary extend or new" in refused.err
+    extend = ["--base-vocabulary", "extend", "--vocab-size", "350"]
+    result = cli(*arguments, "--out", "extended", *extend, "--device", "cpu")
+    assert result.status == 0
+    assert "were added to the" in result.err
+    _, before = open_checkpoint(trained_run)
+    _, after = open_checkpoint(Path("extended"))
+    assert after.vocab_size > before.vocab_size
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_preset(cli: Cli, small_text: Path) -> None:
@@ -496,3 +689,67 @@ def test_the_parser_keeps_what_was_given_apart_from_defaults() -> None:
     options = vars(build_parser().parse_args(["train", "a", "--window", "5", "--reset-at-document-ends"]))
     given = {name: value for name, value in options.items() if "." in name}
     assert given == {"training.window": 5, "training.reset_at_document_ends": True}
+
+
+class TestImport:
+    def test_documents_become_texts_with_a_report(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "a.html").write_text("<html><p>One</p><p>two \x1b[2J</p>", encoding="utf-8")
+        (tmp_path / "b.csv").write_text("title,text\nA,first row\nB,first row\n", encoding="utf-8")
+        result = cli("import", "a.html", "b.csv", "--out", "texts")
+        assert result.status == 0
+        seen = "1 of them seen before"
+        assert result.out.splitlines() == [
+            "a.html → 0001.txt: 13 characters, utf-8, 1 document, Latin 100%",
+            f"b.csv → 0002.txt: 18 characters, utf-8, 2 documents, {seen}, column “text” of title, text, Latin 100%",
+        ]
+        assert (tmp_path / "texts" / "0001.txt").read_text(encoding="utf-8") == "One\n\ntwo \x1b[2J\n"
+        named = cli("import", "b.csv", "--out", "others", "--column", "title", "--json")
+        (file,) = named.last_json["files"]
+        assert (file["column"], file["characters"], file["problem"]) == ("title", 2, None)
+
+    def test_what_cannot_be_read_is_said(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("text")
+        (tmp_path / "b.docx").write_text("text")
+        result = cli("import", "a.txt", "b.docx", "c.txt", "--out", "texts")
+        assert result.status == 1
+        assert result.out.splitlines()[1:] == [
+            "b.docx is damaged, or no DOCX file.",
+            "c.txt cannot be read: No such file or directory.",
+        ]
+        assert cli("import", "a.txt", "--out", "a.txt").status == 1
+        assert cli("import", "a.txt", "--out", "texts", "--encoding", "nonsense").status == 2
+
+
+class TestRuns:
+    @pytest.fixture
+    def runs(self, trained_run: Path, tmp_path: Path) -> Path:
+        shutil.copytree(trained_run, tmp_path / "runs" / "tiny")
+        RunFolder(tmp_path / "runs" / "tiny").write_about(title="T\x1b[2J")
+        return tmp_path / "runs"
+
+    def test_lists_them(self, runs: Path, cli: Cli) -> None:
+        result = cli("runs", "--runs", runs)
+        assert result.out == "tiny  T\ufffd[2J  finished, step 150, 100%\n"
+        (facts,) = json.loads(cli("runs", "--runs", runs, "--json").out)
+        assert (facts["id"], facts["state"], facts["step"], facts["position"]) == ("tiny", "finished", 150, None)
+
+    def test_one_is_discarded(self, runs: Path, cli: Cli) -> None:
+        assert cli("runs", "discard", "tiny", "--runs", runs).out == f"No runs in {runs}.\n"
+        assert not (runs / "tiny").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["pause", "tiny"], "run: one that is finished was given; allowed: one that waits or trains."),
+            (["resume", "tiny"], "run: one that is finished"),
+            (["stop"], "run: none was given; allowed: an ID with every action but list."),
+            (["list", "tiny"], "run: tiny was given"),
+            (["pause", "../tiny"], "run “../tiny” was not found; there is: tiny."),
+            (["pause", "tiny", "--minutes", "3"], "minutes: --minutes with pause"),
+        ],
+    )
+    def test_what_cannot_be_done_is_a_sentence(self, runs: Path, cli: Cli, arguments: list[str], sentence: str) -> None:
+        result = cli("runs", *arguments, "--runs", runs)
+        assert result.status != 0
+        assert sentence in result.err
+        assert (runs / "tiny").is_dir()

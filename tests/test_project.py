@@ -7,10 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from textgen.config import GenerationSettings, RunSettings, parse_settings, read_settings_file
 from textgen.limits import Limits
-from textgen.studio import LoadedModel, TextEnd
+from textgen.model.checkpoint import read_model_settings
+from textgen.studio import LoadedModel, Running, TextEnd
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(path.parent for path in (ROOT / "checkpoints").glob("*/config.json"))
@@ -53,7 +55,7 @@ class TestShippedModel:
         assert sum(sizes) <= MODEL_MAX_BYTES
 
     def test_writes_words(self, folder: Path) -> None:
-        model = LoadedModel(folder, device="cpu", limits=Limits())  # type: ignore[arg-type]
+        model = LoadedModel(folder, running=Running(torch.device("cpu"), threads=1), limits=Limits())
         try:
             with model.generate("", GenerationSettings(max_new_tokens=120, seed=1)) as stream:
                 (end,) = [event for event in stream if isinstance(event, TextEnd)]
@@ -68,9 +70,9 @@ class TestShippedModel:
         for heading in ("Data", "Licence", "Limits", "Samples"):
             assert f"## {heading}" in card
         settings = parse_settings(RunSettings, read_settings_file(folder / "train.yaml"))
-        model = LoadedModel(folder, device="cpu", limits=Limits()).checkpoint.model  # type: ignore[arg-type]
-        assert model.settings.cell == settings.model.cell
-        assert model.settings.hidden_size == settings.model.hidden_size
+        shipped, _ = read_model_settings(folder, limits=Limits())
+        assert shipped.cell == settings.model.cell
+        assert shipped.hidden_size == settings.model.hidden_size
 
 
 def test_the_page_brings_its_own_assets() -> None:

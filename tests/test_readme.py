@@ -46,7 +46,8 @@ def environment() -> dict[str, str]:
 
 def shortened(command: str) -> str:
     """The same command with minutes and epochs turned into a few steps."""
-    command = re.sub(r"--(minutes|epochs) \S+", "--steps 6 --evaluations 1", command)
+    evaluations = "" if "--resume" in command else " --evaluations 1"
+    command = re.sub(r"--(minutes|epochs) \S+", "--steps 6" + evaluations, command)
     return command.replace("--max-new-tokens 60", "--max-new-tokens 20")
 
 

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from textgen.config import GenerationSettings, ModelSettings
 from textgen.errors import BadCheckpoint, EngineClosed, InvalidSetting, NotFound
 from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.people import Person
+from textgen.jobs.run_folder import RunFolder
 from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint, save_checkpoint
 from textgen.model.language_model import LanguageModel
-from textgen.studio import BeamsUpdate, LoadedModel, Studio, TextDelta, TextEnd, TextEvent
+from textgen.studio import BeamsUpdate, LoadedModel, Running, Studio, TextDelta, TextEnd, TextEvent
 from textgen.text.tokenizer import EOS_ID
 
 
@@ -47,7 +49,7 @@ def models(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def studio(models: Path) -> Iterator[Studio]:
-    studio = Studio([models], device="cpu")
+    studio = Studio([models], device="cpu", threads=1)
     yield studio
     studio.close()
 
@@ -77,6 +79,64 @@ def test_models_are_listed_and_damaged_ones_left_out(models: Path, trained_run: 
     assert [(info.name, info.folder) for info in run_only] == [("tiny", trained_run / "checkpoints" / "best")]
     runs = Studio([trained_run.parent], device="cpu").models()
     assert [(info.name, info.folder) for info in runs] == [("tiny", trained_run / "checkpoints" / "best")]
+
+
+@pytest.fixture
+def private(trained_run: Path, models: Path, tmp_path: Path) -> Iterator[Studio]:
+    """Everybody's models, and runs of Anna, of Bo, and of Anna again, which she is discarding."""
+    runs: dict[str, dict[str, Any]] = {
+        "run-1": {"title": "Anna's tales", "owner": "anna"},
+        "run-2": {"title": "Anna's tales", "owner": "bo"},
+        "run-3": {"title": "Gone", "owner": "anna", "discarded": True},
+        "run-4": {"title": "", "owner": ""},
+    }
+    for name, about in runs.items():
+        shutil.copytree(trained_run, tmp_path / name)
+        RunFolder(tmp_path / name).write_about(**about)
+    studio = Studio([models, tmp_path], device="cpu", threads=1)
+    yield studio
+    studio.close()
+
+
+ANNA, BO = Person("anna"), Person("bo")
+
+
+def test_other_peoples_runs_are_not_listed(private: Studio) -> None:
+    shipped = {"babbler", "bad-weights", "tiny"}
+    assert {info.name for info in private.models(ANNA)} == shipped | {"run-1"}
+    assert {info.name for info in private.models(BO)} == shipped | {"run-2"}
+    assert {info.name for info in private.models(Person("nobody:1"))} == shipped
+    for everything in (private.models(), private.models(Person("x", is_admin=True))):
+        assert {info.name for info in everything} == shipped | {"run-1", "run-2", "run-4"}
+
+
+def test_runs_are_called_by_their_titles(private: Studio) -> None:
+    titles = {info.name: (info.title, info.owner) for info in private.models()}
+    assert titles["run-1"] == ("Anna's tales", "anna")
+    assert titles["run-4"] == ("run-4", "")
+    assert titles["tiny"] == ("tiny", None)
+
+
+def test_other_peoples_runs_cannot_be_used(private: Studio) -> None:
+    with private.borrow("run-1", ANNA) as model:
+        assert model.num_parameters > 0
+    settings = GenerationSettings(max_new_tokens=3, seed=1)
+    assert [*private.generate("run-1", "Mira ", settings, ANNA)]
+    for act in (
+        lambda: private.borrow("run-1", BO),
+        lambda: private.load("run-1", BO),
+        lambda: private.generate("run-1", "Mira ", settings, BO),
+        # Nor what is being discarded, whoever asks.
+        lambda: private.borrow("run-3", ANNA),
+        lambda: private.borrow("run-3"),
+    ):
+        with pytest.raises(NotFound):
+            act()
+
+
+def test_what_is_not_found_names_ones_own_only(private: Studio) -> None:
+    with pytest.raises(NotFound, match="there is: babbler, bad-weights, tiny, run-2"):
+        private.borrow("run-1", BO)
 
 
 def test_a_model_is_loaded_once(studio: Studio) -> None:
@@ -185,7 +245,7 @@ def test_a_cancelled_stream_ends_with_what_there_is(studio: Studio, beams: int) 
 
 def test_a_prompt_has_a_limit(models: Path) -> None:
     limits = dataclasses.replace(Limits(), max_prompt_chars=10)
-    model = LoadedModel(models / "tiny", device=torch.device("cpu"), limits=limits)
+    model = LoadedModel(models / "tiny", running=Running(torch.device("cpu"), threads=1), limits=limits)
     with pytest.raises(InvalidSetting, match="prompt: 11 characters was given; allowed: at most 10"):
         model.generate("x" * 11, GenerationSettings())
     assert list(model.generate("月" * 10, GenerationSettings(max_new_tokens=1)))
@@ -223,3 +283,163 @@ def test_an_unknown_device_is_told(models: Path) -> None:
         with pytest.raises(InvalidSetting, match="this machine has no cuda"):
             Studio([models], device="cuda")
     assert Studio([models], device="cpu").device == torch.device("cpu")
+
+
+def test_the_backend_is_chosen_and_may_be_forced(models: Path, tmp_path: Path) -> None:
+    names = {}
+    for backend in ("auto", "onnx", "torch"):
+        studio = Studio([models], device="cpu", backend=backend, threads=1, cache_folder=tmp_path)
+        names[backend] = studio.load("tiny").backend.name
+        assert run(studio, "The ", temperature=0.0)[1].text
+        studio.close()
+    assert names["auto"] == names["onnx"] == "ONNX Runtime int8, 1 thread"
+    assert names["torch"].startswith("PyTorch fp32")
+    assert len(list(tmp_path.iterdir())) == 1  # the graphs, made once
+    assert {path.name for path in (models / "tiny").iterdir()} <= {
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.model", "README.md", "copy_index.bin"
+    }  # fmt: skip
+
+
+def test_a_model_leaves_memory_for_another_unless_it_is_in_use(models: Path) -> None:
+    limits = dataclasses.replace(Limits(), max_models_bytes=1)
+    studio = Studio([models], device="cpu", threads=1, limits=limits)
+    stream = studio.generate("babbler", "", GenerationSettings(max_new_tokens=4000, seed=1))
+    events = iter(stream)
+    next(events)
+    assert run(studio, "The ", model="tiny")[1].text  # would drop the babbler if it could
+    *_, end = events
+    assert isinstance(end, TextEnd)
+    assert end.reason == "length"
+    babbler = studio.load("babbler")  # the stream has ended, tiny came later: now it may go
+    assert run(studio, "The ", model="tiny")[1].text
+    with pytest.raises(EngineClosed):
+        babbler.generate("", GenerationSettings())
+    studio.close()
+
+
+def test_a_cancelled_stream_gives_its_model_free(models: Path) -> None:
+    limits = dataclasses.replace(Limits(), max_models_bytes=1)
+    studio = Studio([models], device="cpu", threads=1, limits=limits)
+    with studio.generate("babbler", "", GenerationSettings(max_new_tokens=4000)):
+        babbler = studio.load("babbler")
+    assert run(studio, "The ", model="tiny")[1].text
+    with pytest.raises(EngineClosed):
+        babbler.generate("", GenerationSettings())
+    studio.close()
+
+
+@pytest.mark.parametrize("text", ["Mira found", "小猫", "x\n\n🌙"])
+def test_a_text_is_scored_token_by_token(studio: Studio, text: str) -> None:
+    with studio.borrow("tiny") as model:
+        scored = model.score(text, top_logprobs=2)
+        assert "".join(token.text for token in scored.tokens) == scored.text == text
+        assert all(token.logprob < 0.0 and token.alternatives for token in scored.tokens)
+        with pytest.raises(InvalidSetting):
+            model.score("")
+
+
+def test_the_best_text_of_a_search_has_its_tokens_too(studio: Studio) -> None:
+    end = run(studio, "Mira ", num_beams=3, max_new_tokens=12, top_logprobs=2)[1]
+    (best,) = end.samples
+    assert "".join(token.text for token in best.tokens) == best.text == end.text
+    with studio.borrow("tiny") as model:
+        whole = model.score("Mira " + end.text).tokens
+    assert best.tokens[-1].logprob == pytest.approx(whole[-1].logprob, abs=1e-9)
+    assert run(studio, "Mira ", num_beams=3, max_new_tokens=12, adapt=True)[1].samples == ()
+
+
+def test_banned_texts_are_never_written(studio: Studio) -> None:
+    plain = run(studio, "Mira ", temperature=0.0)[1].text
+    word = plain.split()[0]
+    banned = run(studio, "Mira ", temperature=0.0, banned=(word,))[1].text
+    assert word in plain
+    assert word not in banned
+
+
+def test_what_is_copied_is_told_and_can_be_avoided(studio: Studio, small_text: Path) -> None:
+    """The model has learned a small text so well that it recites it."""
+    tokenizer, training = studio.load("tiny").tokenizer, open_corpus_ids(small_text, studio)
+    known = {tuple(training[place : place + 8]) for place in range(len(training) - 7)}
+
+    def copied_places(prompt: str, text: str) -> set[int]:
+        ids = [*tokenizer.encode(prompt), *tokenizer.encode(text)]
+        starts = [len(tokenizer.decode(ids[:place])) - len(prompt) for place in range(len(ids) + 1)]
+        hits = [place for place in range(len(ids) - 7) if tuple(ids[place : place + 8]) in known]
+        return {character for hit in hits for character in range(max(0, starts[hit]), starts[hit + 8])}
+
+    for changes in ({}, {"num_samples": 3}, {"num_beams": 3}, {"num_beams": 4, "num_return": 4}):
+        settings: dict[str, Any] = {"temperature": 0.3, "max_new_tokens": 60, **changes}
+        _, end = run(studio, "Mira found ", **settings)
+        found = [item.copied for item in end.hypotheses]
+        assert all(found)
+        assert [sample.copied for sample in end.samples] == found[: len(end.samples)]
+        assert end.copied_share is not None
+        assert end.copied_share > 0.05
+        _, end = run(studio, "Mira found ", **settings, avoid_copying=True)
+        assert len(end.text) > 20
+        assert end.copied_share == 0.0
+        assert all(item.copied and not item.copied.spans for item in end.hypotheses)
+        assert not any(copied_places("Mira found ", item.text) for item in end.hypotheses)
+
+
+def open_corpus_ids(small_text: Path, studio: Studio) -> list[int]:
+    text = small_text.read_text(encoding="utf-8")
+    return studio.load("tiny").tokenizer.encode(text[: int(0.9 * len(text))])
+
+
+def test_a_quotation_is_continued_in_words_of_its_own(studio: Studio, small_text: Path) -> None:
+    quotation = small_text.read_text(encoding="utf-8")[:200]
+    found = studio.load("tiny").score(quotation).copied
+    assert found is not None
+    assert found.spans[0][0] == 0
+    assert found.share > 0.9  # where the text is cut, its last tokens may be others
+    _, plain = run(studio, quotation, temperature=0.0)
+    assert plain.hypotheses[0].copied is not None
+    assert plain.hypotheses[0].copied.spans[0][0] == 0  # the passage began in the prompt
+    word = plain.text.split()[0]
+    _, end = run(studio, quotation, temperature=0.0, avoid_copying=True, banned=(word,))
+    assert (end.copied_share, word in end.text, end.tokens > 5) == (0.0, False, True)
+
+
+def test_a_model_without_an_index_says_nothing_of_copies_and_cannot_avoid_them(studio: Studio) -> None:
+    _, end = run(studio, "Mira ", model="babbler")
+    assert (end.copied_share, end.samples[0].copied) == (None, None)
+    with pytest.raises(InvalidSetting, match="avoid_copying: a model without an index was given"):
+        run(studio, "Mira ", model="babbler", avoid_copying=True)
+
+
+def test_an_index_that_is_damaged_or_of_another_model_is_refused(studio: Studio, models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "tiny", tmp_path / "tiny")
+    index = tmp_path / "tiny" / "copy_index.bin"
+    index.write_bytes(index.read_bytes()[:-1] + b"?")
+    with pytest.raises(BadCheckpoint, match=r"copy_index\.bin, checksum"):
+        LoadedModel(tmp_path / "tiny", running=Running(torch.device("cpu")), limits=Limits())
+
+
+def test_a_text_may_go_on_past_its_end(studio: Studio) -> None:
+    eager: dict[str, Any] = {"logit_bias": {EOS_ID: 60.0}}
+    assert run(studio, "The ", **eager)[1].reason == "eos"
+    assert run(studio, "The ", ignore_eos=True, **eager)[1].reason == "length"
+
+
+def test_adapting_changes_one_request_and_nothing_else(studio: Studio) -> None:
+    strange = "zebra quartz " * 20
+
+    def logprobs(**changes: Any) -> list[float]:
+        (sample,) = run(studio, strange, temperature=0.0, **changes)[1].samples
+        return [token.logprob for token in sample.tokens]
+
+    before = logprobs()
+    assert abs(logprobs(adapt=True)[0] - before[0]) > 0.01
+    assert logprobs() == before
+
+
+def test_adapting_needs_the_weights_that_run(studio: Studio, models: Path, tmp_path: Path) -> None:
+    """A checkpoint replaced on disk must not lend its weights to a request to the one before."""
+    shutil.copytree(models / "tiny", tmp_path / "changing")
+    model = LoadedModel(tmp_path / "changing", running=Running(torch.device("cpu"), threads=1), limits=Limits())
+    shutil.rmtree(tmp_path / "changing")
+    shutil.copytree(models / "babbler", tmp_path / "changing")
+    with pytest.raises(EngineClosed):
+        list(model.generate("The ", GenerationSettings(adapt=True)))
+    model.close()

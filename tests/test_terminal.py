@@ -1,15 +1,26 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from textgen.jobs.estimate import RunEstimate
 from textgen.progress import Progress
-from textgen.terminal import StatusLine, TrainingDisplay, human_duration, report_lines
+from textgen.terminal import (
+    StatusLine,
+    TrainingDisplay,
+    estimate_lines,
+    human_duration,
+    report_lines,
+    verdict_sentence,
+)
 from textgen.text.readers import FileReport
+from textgen.training.estimate import TrainingEstimate
 from textgen.training.evaluation import Evaluation
 from textgen.training.events import (
+    BatchSplitEvent,
     CheckpointEvent,
     EndEvent,
     EvaluationEvent,
@@ -18,6 +29,8 @@ from textgen.training.events import (
     StartEvent,
     StepEvent,
 )
+from textgen.training.memorization import Memorization
+from textgen.training.verdict import Verdict
 
 
 class Terminal(io.StringIO):
@@ -42,7 +55,7 @@ EVENTS: list[Event] = [
     SampleEvent(0, ("untrained \x1b[2J\x07 bytes",)),
     StepEvent(100, 1.5, 0.5, 2.25, 1e-3, 0.5, 12_345.0, 65.0, 3_725.0),
     EvaluationEvent(100, 66.0, EVALUATION, True),
-    SampleEvent(100, ("Once\nupon a time",)),
+    SampleEvent(100, ("Once\nupon a time",), Memorization(3, "upon\na", 0.125)),
     CheckpointEvent(100, "last"),
     StepEvent(200, 3.0, 1.0, 2.0, 1e-3, 0.5, 12_345.0, 65.0, 5.0),
     EndEvent(200, "finished", 130.0, 100, EVALUATION),
@@ -130,6 +143,7 @@ def test_a_whole_run_reads_well_in_a_file() -> None:
         "    “untrained \ufffd[2J\ufffd bytes”",
         "step 100 · 1 min 06 s: held-out 0.7500 nats/char, accuracy 0.610 (best so far)",
         "    “Once ⏎ upon a time”",
+        "    copied from the training text: 12.5% of 8-token sequences, at most 3 tokens in a row: “upon ⏎ a”",
         "Finished after 2 min 10 s at step 200.",
         "Best held-out: 0.7500 nats/char at step 100.",
     ]
@@ -144,6 +158,55 @@ def test_a_resumed_run_without_heldout_text_and_samples_says_less() -> None:
         "A pass over the text is 3 tokens, read as 1 streams × 2 tokens.",
         "Stopped after 1 s at step 60.",
     ]
+
+
+def test_a_run_from_a_base_tells_what_is_kept_and_why_it_ended() -> None:
+    output = io.StringIO()
+    evaluations = [replace(EVALUATION, nats_per_char=nats) for nats in (1.2, 1.0, 1.05, 1.1)]
+    events: list[Event] = [
+        EvaluationEvent(
+            100 * number, 60.0 * number, evaluation, number < 2, kept=replace(EVALUATION, nats_per_char=0.9)
+        )
+        for number, evaluation in enumerate(evaluations)
+    ]
+    end = EndEvent(300, "finished", 180.0, 100, evaluations[1], early=True)
+    show(output, [*events[:2], BatchSplitEvent(150, 4, 4), *events[2:], end])
+    assert output.getvalue().splitlines() == [
+        "step 0 · 0 s: held-out 1.2000 nats/char, accuracy 0.610, on the base's text 0.9000",
+        "step 100 · 1 min 00 s: held-out 1.0000 nats/char, accuracy 0.610, on the base's text 0.9000 (best so far)",
+        "Memory is short: each batch is now read 4 rows at a time, which teaches the same.",
+        "step 200 · 2 min 00 s: held-out 1.0500 nats/char, accuracy 0.610, on the base's text 0.9000",
+        "step 300 · 3 min 00 s: held-out 1.1000 nats/char, accuracy 0.610, on the base's text 0.9000",
+        "Finished early, since it had stopped getting better after 3 min 00 s at step 300.",
+        "Best held-out: 1.0000 nats/char at step 100.",
+        "Held-out loss has risen since step 100; the best checkpoint is kept.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("judged", "said"),
+    [
+        (Verdict("too_early"), None),
+        (Verdict("flat", 100), None),
+        (Verdict("diverged", 1200), "Training went wrong at step 1,200; try a smaller learning rate."),
+        (Verdict("improving"), "Held-out loss was still falling; training longer may help."),
+    ],
+)
+def test_a_verdict_is_a_sentence(judged: Verdict, said: str | None) -> None:
+    assert verdict_sentence(judged) == said
+
+
+@pytest.mark.parametrize(("free", "short"), [(None, False), (10**9, False), (10**6, True)])
+def test_an_estimate_is_told_with_units(free: int | None, short: bool) -> None:
+    training = TrainingEstimate(12_345.6, 1_000, 185.0, 2.25, 1.6, 512_000_000, 16_000_000, 40_000_000)
+    lines = estimate_lines(RunEstimate(training, "cpu, 2 threads, fp32", 1_000_000, free))
+    assert lines[:3] == [
+        "1,000,000 parameters on cpu, 2 threads, fp32: 12,346 tokens/s.",
+        "The budget is about 1,000 steps, 2.2 passes over the text, 3 min 05 s; each evaluation takes 2 s.",
+        "Memory: 512 MB at most.",
+    ]
+    assert ("free" in lines[3]) == (free is not None)
+    assert (lines[-1] == "That is not enough space for the run's checkpoints.") == short
 
 
 def test_long_samples_are_cut() -> None:

@@ -15,6 +15,7 @@ import textgen
 from textgen import commands
 from textgen.config import (
     CELLS,
+    AdaptationSettings,
     GenerationSettings,
     ModelSettings,
     TextSettings,
@@ -33,6 +34,7 @@ from textgen.errors import (
 from textgen.options import add_settings
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
+_BACKENDS = ("auto", "onnx", "torch")
 # Arguments that cannot work, or that name files that cannot; anything else of ours is a failure of the work itself.
 _WRONG_INPUT = (InvalidSetting, MissingFile, UnreadableText, NotText, NoText, BadTokenizer, BadCheckpoint)
 
@@ -73,9 +75,13 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     _add_train(verbs)
     _add_generate(verbs)
+    _add_score(verbs)
     _add_evaluate(verbs)
     _add_export(verbs)
+    _add_index(verbs)
     _add_tokenizer(verbs)
+    _add_import(verbs)
+    _add_runs(verbs)
     _add_serve(verbs)
     _add_bench(verbs)
     return parser
@@ -85,9 +91,14 @@ def _add_train(verbs: Any) -> None:
     parser = verbs.add_parser("train", help="train a model on text files, or go on with a run")
     parser.add_argument("files", nargs="*", metavar="FILE", help="text files, in any usual encoding")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the new run")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with the run in this folder; with --steps, --epochs or --minutes train it that much longer",
+    )
     parser.add_argument("--preset", help="quick (3 minutes), balanced (15) or thorough (60); default quick")
-    parser.add_argument("--base", metavar="CHECKPOINT", help="start from this checkpoint and its vocabulary")
+    parser.add_argument("--base", metavar="CHECKPOINT", help="start from this checkpoint")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; options here win over it")
     parser.add_argument(
         "--heldout-file", action="append", dest="heldout_files", metavar="FILE", help="evaluate on this"
@@ -96,6 +107,9 @@ def _add_train(verbs: Any) -> None:
         "--sample-prompt", action="append", dest="sample_prompts", metavar="TEXT", help="samples begin so"
     )
     parser.add_argument("--quiet", action="store_true", help="show no samples")
+    parser.add_argument(
+        "--estimate", action="store_true", help="only say how long training will take, and what memory and space"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as a last line of JSON")
     _add_device(parser)
     add_settings(parser, "text", TextSettings)
@@ -109,9 +123,23 @@ def _add_generate(verbs: Any) -> None:
     _add_checkpoint(parser)
     parser.add_argument("--prompt", default="", metavar="TEXT", help="text to continue; - reads standard input")
     parser.add_argument("--json", action="store_true", help="print one JSON line instead of the text")
+    parser.add_argument("--tree", action="store_true", help="with --json: every token that a beam search took")
     _add_device(parser)
+    _add_backend(parser)
     add_settings(parser, "generation", GenerationSettings)
     parser.set_defaults(run=commands.generate)
+
+
+def _add_score(verbs: Any) -> None:
+    parser = verbs.add_parser("score", help="show what a model thinks of a text, token by token")
+    _add_checkpoint(parser)
+    parser.add_argument("--text", required=True, metavar="TEXT", help="the text; - reads standard input")
+    parser.add_argument("--json", action="store_true", help="print one JSON line")
+    _add_device(parser)
+    _add_backend(parser)
+    others = [name for name in GenerationSettings.model_fields if name != "top_logprobs"]
+    add_settings(parser, "generation", GenerationSettings, leave_out=others)
+    parser.set_defaults(run=commands.score)
 
 
 def _add_evaluate(verbs: Any) -> None:
@@ -122,8 +150,13 @@ def _add_evaluate(verbs: Any) -> None:
     parser.add_argument(
         "--heldout", type=float, metavar="SHARE", help="score only this last share; default: everything"
     )
+    parser.add_argument(
+        "--dynamic", action="store_true", help="report also what a copy of the model reaches that learns as it reads"
+    )
     _add_device(parser)
-    add_settings(parser, "text", TextSettings, leave_out=("heldout", "tokenizer", "vocab_size"))
+    add_settings(parser, "text", TextSettings, leave_out=("heldout", "tokenizer", "vocab_size", "base_vocabulary"))
+    # The text is read once, in order: a second pass would score what was learned from.
+    add_settings(parser, "adaptation", AdaptationSettings, leave_out=("passes",))
     parser.set_defaults(run=commands.evaluate)
 
 
@@ -135,13 +168,24 @@ def _add_export(verbs: Any) -> None:
     parser.set_defaults(run=commands.export)
 
 
+def _add_index(verbs: Any) -> None:
+    parser = verbs.add_parser("index", help="let a checkpoint tell what it copies from the text it was trained on")
+    _add_checkpoint(parser)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="the text files that it was trained on")
+    parser.add_argument(
+        "--heldout", type=float, metavar="SHARE", help="share that was held out and is left out here too; default: none"
+    )
+    add_settings(parser, "text", TextSettings, leave_out=("heldout", "tokenizer", "vocab_size"))
+    parser.set_defaults(run=commands.index)
+
+
 def _add_tokenizer(verbs: Any) -> None:
     parser = verbs.add_parser("tokenizer", help="train or look at a vocabulary")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Parser)
     training = actions.add_parser("train", help="train a SentencePiece vocabulary on text files")
     training.add_argument("files", nargs="+", metavar="FILE", help="text files")
     training.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the model goes (.model)")
-    add_settings(training, "text", TextSettings, leave_out=("heldout", "heldout_by", "split"))
+    add_settings(training, "text", TextSettings, leave_out=("heldout", "heldout_by", "split", "base_vocabulary"))
     training.set_defaults(run=commands.tokenizer_train)
     info = actions.add_parser("info", help="show a vocabulary and how it cuts a text")
     info.add_argument("path", type=Path, metavar="PATH", help="a .model file, a checkpoint or a run")
@@ -150,19 +194,44 @@ def _add_tokenizer(verbs: Any) -> None:
     info.set_defaults(run=commands.tokenizer_info)
 
 
+def _add_import(verbs: Any) -> None:
+    parser = verbs.add_parser("import", help="turn documents into plain text files to train on")
+    formats = "txt, md, html, csv, tsv, jsonl, docx, epub, pdf, srt, or zip of these"
+    parser.add_argument("files", nargs="+", metavar="FILE", help=formats)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the texts")
+    parser.add_argument("--encoding", metavar="NAME", help="encoding of the files; default: found out for each")
+    parser.add_argument("--column", metavar="NAME", help="column of tables that holds the text; default: found out")
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON line")
+    parser.set_defaults(run=commands.import_files)
+
+
+def _add_runs(verbs: Any) -> None:
+    parser = verbs.add_parser("runs", help="see and steer the runs that train on their own, as the page does")
+    parser.add_argument("action", nargs="?", choices=commands.RUN_ACTIONS, default="list", help="what to do")
+    parser.add_argument("run_id", nargs="?", metavar="ID", help="which run; the list names them")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where they are; default: runs")
+    parser.add_argument("--minutes", type=float, metavar="N", help="with resume: train so many minutes more")
+    parser.add_argument("--json", action="store_true", help="print the list as one JSON line")
+    _add_device(parser)
+    parser.set_defaults(run=commands.runs)
+
+
 def _add_serve(verbs: Any) -> None:
     parser = verbs.add_parser("serve", help="open the app")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
     parser.add_argument("--models", type=Path, action="append", metavar="DIR", help="folder of checkpoints or runs")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="where training runs are kept; default: runs")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     _add_device(parser)
+    _add_backend(parser)
     parser.set_defaults(run=commands.serve)
 
 
 def _add_bench(verbs: Any) -> None:
     parser = verbs.add_parser("bench", help="measure; the last line of each benchmark is JSON")
-    names = sorted(module.name for module in pkgutil.iter_modules(_benchmark_path()))
+    modules = pkgutil.iter_modules(_benchmark_path())
+    names = sorted(module.name for module in modules if not module.name.startswith("_"))
     parser.add_argument("name", choices=names, help="what to measure")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the benchmark's own options")
     parser.set_defaults(run=_bench)
@@ -183,3 +252,14 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=_DEVICES, default="auto", help="where to compute")
+
+
+def _add_backend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", choices=_BACKENDS, default="auto", help="what runs the model; auto: the fastest")
+    parser.add_argument("--threads", type=_threads, metavar="N", help="processor threads of onnx; default: all cores")
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of threads from 1 to 1024")
+    return int(text)

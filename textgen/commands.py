@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from math import exp, isfinite
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from textgen.config import (
+    AdaptationSettings,
     GenerationSettings,
     RunSettings,
     TextSettings,
+    TrainingBudget,
     parse_settings,
     read_settings_file,
 )
 from textgen.errors import InvalidSetting, UnreadableText
+from textgen.files import cache_folder
 from textgen.options import given_settings
-from textgen.terminal import StatusLine, TrainingDisplay, report_lines
+from textgen.terminal import (
+    StatusLine,
+    TrainingDisplay,
+    estimate_lines,
+    import_lines,
+    report_lines,
+    run_facts,
+    run_line,
+)
 
 _BUDGETS = ("steps", "epochs", "minutes")
 # A terminal's own user may let a model read whole books.
 _MAX_PROMPT_CHARS = 50_000_000
+_MAX_OWN_FILES = 100_000
+_MAX_OWN_BYTES = 20_000_000_000
+_MAX_OWN_SECONDS = 86_400.0
 _COUNTS = ("tokens", "chars", "bytes")
 
 
@@ -36,8 +53,10 @@ def train(options: argparse.Namespace) -> int:
 
     line = StatusLine(sys.stderr)
     if options.resume is not None:
-        _check_resume(options)
-        run = resume_run(options.resume, device=options.device, progress=line.progress)
+        longer = _check_resume(options)
+        run = resume_run(options.resume, longer=longer, device=options.device, progress=line.progress)
+    elif options.estimate:
+        return _estimate(options, line)
     else:
         if options.out is None:
             raise InvalidSetting("out", "nothing", "a folder for the run: --out DIR")
@@ -56,29 +75,66 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _estimate(options: argparse.Namespace, line: StatusLine) -> int:
+    """`textgen train --estimate`: what a run would cost; leaves nothing behind."""
+    from textgen.jobs.base import open_base
+    from textgen.jobs.estimate import estimate_run
+    from textgen.text.corpus import build_corpus
+
+    settings = _run_settings(options)
+    base = open_base(settings)
+    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+        corpus = build_corpus(
+            Path(folder) / "corpus",
+            [Path(file) for file in settings.files],
+            settings.text,
+            tokenizer=base.tokenizer if base else None,
+            heldout_files=[Path(file) for file in settings.heldout_files],
+            seed=settings.training.seed,
+            progress=line.progress,
+        )
+        estimate = estimate_run(settings, corpus, base, options.device, out=options.out or Path.cwd())
+    line.clear()
+    for sentence in estimate_lines(estimate):
+        line.print(sentence)
+    if options.json:
+        _write_line(json.dumps(asdict(estimate)))
+    return 0
+
+
 def generate(options: argparse.Namespace) -> int:
     """`textgen generate`: streams the text to standard output, or prints one JSON line."""
     from textgen.limits import Limits
-    from textgen.studio import LoadedModel, TextDelta, TextEnd
+    from textgen.studio import LoadedModel, Running, TextDelta, TextEnd
     from textgen.training.device import choose_device
 
     given = given_settings(options, "generation")
     parse_settings(GenerationSettings, given)
+    if options.tree and not options.json:
+        raise InvalidSetting("tree", "--tree without --json", "--json beside it")
     prompt = _standard_input() if options.prompt == "-" else options.prompt
-    model = LoadedModel(
-        options.checkpoint, device=choose_device(options.device), limits=Limits(max_prompt_chars=_MAX_PROMPT_CHARS)
-    )
+    running = Running(choose_device(options.device), options.backend, options.threads, cache_folder(os.environ))
+    model = LoadedModel(options.checkpoint, running=running, limits=Limits(max_prompt_chars=_MAX_PROMPT_CHARS))
+    if model.backend.note and options.backend == "auto":
+        print(f"Running on {model.backend.name}: {model.backend.note}.", file=sys.stderr)
     # The checkpoint's own settings suit its model; what is asked for wins.
-    settings = parse_settings(GenerationSettings, {**model.checkpoint.generation.model_dump(), **given})
+    settings = parse_settings(GenerationSettings, {**model.defaults.model_dump(), **given})
     with _closing(model), model.generate(prompt, settings) as stream:
         if not options.json:
             sys.stdout.write(prompt)
         for event in stream:
-            if isinstance(event, TextDelta) and not options.json:
+            if isinstance(event, TextDelta) and not options.json and event.sample == 0:
                 sys.stdout.write(event.text)
                 sys.stdout.flush()
             elif isinstance(event, TextEnd) and options.json:
-                _write_line(json.dumps(_generation(prompt, event, model), ensure_ascii=False))
+                result = _generation(
+                    prompt,
+                    event,
+                    stream.backend_name,
+                    with_tokens=settings.top_logprobs > 0,
+                    with_tree=options.tree,
+                )
+                _write_line(json.dumps(result, ensure_ascii=False))
             elif isinstance(event, TextEnd):
                 sys.stdout.write("\n")
                 for number, hypothesis in enumerate(event.hypotheses[1:], 2):
@@ -86,13 +142,40 @@ def generate(options: argparse.Namespace) -> int:
     return 0
 
 
+def score(options: argparse.Namespace) -> int:
+    """`textgen score`: what a model thinks of a text, token by token."""
+    from textgen.limits import Limits
+    from textgen.studio import LoadedModel, Running
+    from textgen.training.device import choose_device
+
+    given = parse_settings(GenerationSettings, given_settings(options, "generation"))
+    text = _standard_input() if options.text == "-" else options.text
+    running = Running(choose_device(options.device), options.backend, options.threads, cache_folder(os.environ))
+    model = LoadedModel(options.checkpoint, running=running, limits=Limits())
+    with _closing(model):
+        sample = model.score(text, top_logprobs=given.top_logprobs)
+        nats = -sum(token.logprob for token in sample.tokens)
+        facts: dict[str, Any] = {"tokens": len(sample.tokens), "nats": nats, "nats_per_char": nats / len(text)}
+        if options.json:
+            facts |= {"pieces": _pieces(sample), "backend": model.engine.backend_name}
+            _write_line(json.dumps({**facts, **_copied(sample)}))
+            return 0
+    for token in sample.tokens:
+        others = "  ".join(f"{_shown(other.text)} {exp(other.logprob):.1%}" for other in token.alternatives)
+        _write_line(f"{token.logprob:9.4f} {exp(token.logprob):6.1%}  {_shown(token.text):<16} {others}".rstrip())
+    _write_line(f"{nats:.2f} nats, {nats / len(text):.4f} for each character")
+    if sample.copied:
+        _write_line(f"copied from the training text: {sample.copied.share:.1%}")
+    return 0
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """`textgen evaluate`: figures as lines, or as a last line of JSON."""
     from textgen.jobs.checkpoints import open_checkpoint
     from textgen.text.corpus import build_corpus
-    from textgen.training import evaluation
     from textgen.training.device import choose_device
 
+    adaptation = _adaptation(options)
     line = StatusLine(sys.stderr)
     device = choose_device(options.device)
     checkpoint, tokenizer = open_checkpoint(options.checkpoint, device=device)
@@ -100,16 +183,41 @@ def evaluate(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
         files = [Path(file) for file in options.files]
         corpus = build_corpus(Path(folder) / "corpus", files, settings, tokenizer=tokenizer, progress=line.progress)
-        part = corpus.heldout or corpus.train
-        result = evaluation.evaluate(
-            checkpoint.model, part.ids, chars=part.characters, bytes=part.bytes, progress=line.progress
-        ).as_dict()
+        result = _figures(checkpoint.model, corpus.heldout or corpus.train, adaptation, line)
     line.clear()
     if options.json:
-        _write_line(json.dumps({**result, "checkpoint": str(options.checkpoint), "device": str(device)}))
+        facts: dict[str, Any] = {"checkpoint": str(options.checkpoint), "device": str(device)}
+        if adaptation:
+            facts["adaptation"] = adaptation.model_dump(exclude={"passes"})
+        _write_line(json.dumps({**result, **facts}))
     else:
+        width = max(15, *map(len, result))
         for name, value in result.items():
-            _write_line(f"{name:>15}: {value:,.4f}" if name not in _COUNTS else f"{name:>15}: {value:,}")
+            _write_line(f"{name:>{width}}: {value:,}" if name in _COUNTS else f"{name:>{width}}: {value:,.4f}")
+    return 0
+
+
+def index(options: argparse.Namespace) -> int:
+    """`textgen index`: gives a checkpoint, or the best one of a run, an index of the text that it was trained on."""
+    from textgen.files import write_atomically
+    from textgen.jobs.checkpoints import open_checkpoint
+    from textgen.jobs.copy_index import build_copy_index
+    from textgen.jobs.run_folder import resolve_checkpoint
+    from textgen.model.checkpoint import COPY_INDEX
+    from textgen.text.corpus import build_corpus
+
+    line = StatusLine(sys.stderr)
+    _, tokenizer = open_checkpoint(options.checkpoint)
+    settings = parse_settings(TextSettings, {**given_settings(options, "text"), "heldout": options.heldout or 0.0})
+    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+        files = [Path(file) for file in options.files]
+        corpus = build_corpus(Path(folder) / "corpus", files, settings, tokenizer=tokenizer, progress=line.progress)
+        made = build_copy_index(corpus, progress=line.progress)
+    data, path = made.to_bytes(), resolve_checkpoint(options.checkpoint) / COPY_INDEX
+    write_atomically(path, data)
+    line.clear()
+    found = f"passages of {made.fewest_tokens} tokens or more"
+    _write_line(f"{len(data):,} bytes in {path}: {made.covered:.1%} of the text's sequences of 8 tokens, {found}")
     return 0
 
 
@@ -162,17 +270,85 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+def import_files(options: argparse.Namespace) -> int:
+    """`textgen import`: files as plain text; exit status 1 if one of them gave none."""
+    from textgen.limits import Limits
+    from textgen.text.importing import ImportSource, import_texts
+
+    line = StatusLine(sys.stderr)
+    sources = [ImportSource(Path(file), Path(file).name, options.encoding, options.column) for file in options.files]
+    # Unlike an upload, the machine is one's own, and so is the time.
+    limits = Limits(
+        max_import_files=_MAX_OWN_FILES,
+        max_import_member_bytes=_MAX_OWN_BYTES,
+        max_import_total_bytes=_MAX_OWN_BYTES,
+        max_import_seconds=_MAX_OWN_SECONDS,
+        max_import_file_seconds=_MAX_OWN_SECONDS,
+    )
+    texts = import_texts(sources, options.out, limits=limits, progress=line.progress)
+    line.clear()
+    if options.json:
+        _write_line(json.dumps({"files": [text.as_dict() for text in texts]}, ensure_ascii=False))
+    else:
+        for sentence in import_lines(texts):
+            _write_line(sentence)
+    return 0 if all(text.usable for text in texts) else 1
+
+
+RUN_ACTIONS = ("list", "pause", "stop", "resume", "discard")
+
+
+def runs(options: argparse.Namespace) -> int:
+    """`textgen runs`: the list of runs, or one of the page's verbs for one of them."""
+    from textgen.jobs.manager import JobManager
+    from textgen.training.device import choose_device
+
+    if options.minutes is not None and options.action != "resume":
+        raise InvalidSetting("minutes", f"--minutes with {options.action}", "--minutes with resume")
+    if (options.run_id is None) != (options.action == "list"):
+        raise InvalidSetting("run", options.run_id or "none", "an ID with every action but list")
+    if not options.runs.is_dir():
+        raise InvalidSetting("runs", str(options.runs), "a folder of runs")
+    manager = JobManager(options.runs, device=str(choose_device(options.device)))
+    longer = {"minutes": options.minutes} if options.minutes is not None else None
+    if options.action == "resume":
+        manager.resume(options.run_id, longer=longer)
+    elif options.action != "list":
+        {"pause": manager.pause, "stop": manager.stop, "discard": manager.discard}[options.action](options.run_id)
+    listed = [run_facts(view) for view in manager.runs()]
+    if options.json:
+        _write_line(json.dumps(listed, ensure_ascii=False))
+    elif not listed:
+        _write_line(f"No runs in {options.runs}.")
+    for facts in [] if options.json else listed:
+        _write_line(run_line(facts))
+    return 0
+
+
 def serve(options: argparse.Namespace) -> int:
     """`textgen serve`: the app, until Ctrl-C."""
-    from textgen.ui.server import serve_forever
+    from textgen.ui.server import limits_from, people_from, serve_forever, training_folder
 
     if not 1 <= options.port <= 65_535:
         raise InvalidSetting("port", options.port, "1 to 65535")
     for folder in options.models or []:
         if not folder.is_dir():
             raise InvalidSetting("models", str(folder), "folders that exist")
-    folders = options.models or [Path("checkpoints"), Path("runs")]
-    serve_forever(folders, host=options.host, port=options.port, device=options.device, open_browser=options.open)
+    runs = training_folder(os.environ, Path()) if options.runs is None else options.runs
+    folders = [*(options.models or [Path("checkpoints")]), *([runs] if runs is not None else [])]
+    people = people_from(os.environ, runs)
+    serve_forever(
+        folders,
+        runs=runs,
+        people=people,
+        limits=limits_from(os.environ, shared=people.shared),
+        host=options.host,
+        port=options.port,
+        device=options.device,
+        backend=options.backend,
+        threads=options.threads,
+        open_browser=options.open,
+    )
     return 0
 
 
@@ -188,15 +364,40 @@ def _write_line(text: str) -> None:
     sys.stdout.flush()
 
 
-def _check_resume(options: argparse.Namespace) -> None:
+def _adaptation(options: argparse.Namespace) -> AdaptationSettings | None:
+    given = given_settings(options, "adaptation")
+    if given and not options.dynamic:
+        flag = "--" + next(iter(given)).replace("_", "-")
+        raise InvalidSetting("dynamic", f"{flag} without it", "--dynamic beside the adaptation settings")
+    return parse_settings(AdaptationSettings, given) if options.dynamic else None
+
+
+def _figures(model: Any, part: Any, adaptation: AdaptationSettings | None, line: StatusLine) -> dict[str, Any]:
+    """What is measured on a part of a text by name; names of what an adapting model reaches begin with `dynamic_`."""
+    from textgen.training import evaluation
+
+    sizes = {"chars": part.characters, "bytes": part.bytes}
+    figures = evaluation.evaluate(model, part.ids, **sizes, progress=line.progress).as_dict()
+    if adaptation:
+        dynamic = evaluation.evaluate_dynamically(
+            model, part.ids, **sizes, settings=adaptation, progress=line.progress
+        ).as_dict()
+        figures |= {f"dynamic_{name}": value for name, value in dynamic.items() if name not in _COUNTS}
+    return figures
+
+
+def _check_resume(options: argparse.Namespace) -> TrainingBudget | None:
+    """How much longer the run is to be trained, if at all; nothing else may stand beside --resume."""
     others = ("out", "preset", "base", "config", "heldout_files", "sample_prompts")
     given = [name for name in others if getattr(options, name) is not None]
-    given += [name for section in _SECTIONS for name in given_settings(options, section)]
+    given += [name for section in _SECTIONS for name in given_settings(options, section) if name not in _BUDGETS]
     given += ["files"] if options.files else []
+    given += ["estimate"] if options.estimate else []
     if given:
-        raise InvalidSetting(
-            "resume", f"{given[0]} beside it", "--resume DIR alone; the run knows its text and settings"
-        )
+        allowed = "--resume DIR, and a budget to train longer; the run knows its text and settings"
+        raise InvalidSetting("resume", f"{given[0]} beside it", allowed)
+    budget = given_settings(options, "training")
+    return parse_settings(TrainingBudget, budget) if budget else None
 
 
 def _run_settings(options: argparse.Namespace) -> RunSettings:
@@ -221,7 +422,7 @@ def _run_settings(options: argparse.Namespace) -> RunSettings:
     ]
     checked = parse_settings(RunSettings, asked)
     if checked.base is not None:
-        _check_beside_base(layers[-1])
+        _check_beside_base(_merged([layer["text"] for layer in layers]), layers[-1])
     if options.preset is not None or options.config is None:
         layers.insert(0, _preset(options.preset or "quick", checked, layers))
     for section in _SECTIONS:
@@ -229,10 +430,15 @@ def _run_settings(options: argparse.Namespace) -> RunSettings:
     return parse_settings(RunSettings, asked)
 
 
-def _check_beside_base(given: dict[str, Any]) -> None:
-    fixed = [*given["model"], *(name for name in ("tokenizer", "vocab_size") if name in given["text"])]
+def _check_beside_base(text: dict[str, Any], given: dict[str, Any]) -> None:
+    choice = text.get("base_vocabulary", "keep")
+    fixed = [*given["model"]]
+    if choice != "new":
+        fixed += [name for name in ("tokenizer",) if name in given["text"]]
+    if choice == "keep":
+        fixed += [name for name in ("vocab_size",) if name in given["text"]]
     if fixed:
-        allowed = "no shape and no vocabulary: a base brings its own"
+        allowed = "no shape, and no vocabulary without --base-vocabulary extend or new: a base brings its own"
         raise InvalidSetting("base", f"--{fixed[0].replace('_', '-')} beside it", allowed)
 
 
@@ -249,7 +455,12 @@ def _preset(name: str, settings: RunSettings, layers: list[dict[str, Any]]) -> d
     files = [open_text(Path(file), encoding=encoding) for file in settings.files]
     size = sum(Path(file).stat().st_size for file in settings.files)
     survey = survey_text((block for file in files for block in file.blocks()), total_bytes=size)
-    return preset_settings(name, survey, base=settings.base is not None)
+    asked = _merged([layer["training"] for layer in layers])
+    # As a section of its run, so that what is wrong with it is told by its whole name.
+    budget = parse_settings(
+        RunSettings, {"training": {name: asked[name] for name in _BUDGETS if name in asked}}
+    ).training
+    return preset_settings(name, survey, base=settings.base is not None, budget=budget)
 
 
 def _merged(layers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -271,7 +482,7 @@ def _result(trainer: Any) -> dict[str, Any]:
     }
 
 
-def _generation(prompt: str, end: Any, model: Any) -> dict[str, Any]:
+def _generation(prompt: str, end: Any, backend_name: str, *, with_tokens: bool, with_tree: bool) -> dict[str, Any]:
     return {
         "prompt": prompt,
         "text": end.text,
@@ -280,9 +491,45 @@ def _generation(prompt: str, end: Any, model: Any) -> dict[str, Any]:
         "seconds": round(end.seconds, 4),
         "tokens_per_second": round(end.tokens_per_second, 1),
         "seed": end.seed,
-        "backend": model.engine.backend_name,
-        "hypotheses": [{"text": item.text, "score": item.score} for item in end.hypotheses],
+        "backend": backend_name,
+        **({} if end.copied_share is None else {"copied_share": end.copied_share}),
+        "hypotheses": [{"text": item.text, "score": item.score, **_copied(item)} for item in end.hypotheses],
+        **({"pieces": [_pieces(sample) for sample in end.samples]} if with_tokens else {}),
+        **({"tree": [asdict(node) for node in end.tree]} if with_tree else {}),
     }
+
+
+def _copied(text: Any) -> dict[str, Any]:
+    """What of a text is copied from the training text, where the model has an index of that."""
+    if text.copied is None:
+        return {}
+    return {"copied_share": text.copied.share, "copied_spans": [list(span) for span in text.copied.spans]}
+
+
+def _finite(logprob: float) -> float | None:
+    """JSON has no word for the logarithm of 0."""
+    return logprob if isfinite(logprob) else None
+
+
+def _shown(text: str) -> str:
+    """A token in one line whose spaces are seen."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _pieces(sample: Any) -> list[dict[str, Any]]:
+    """The tokens of a sample with their log-probabilities and alternatives."""
+    return [
+        {
+            "text": token.text,
+            "logprob": token.logprob,
+            "warped_logprob": token.warped_logprob,
+            "alternatives": [
+                {"text": other.text, "logprob": other.logprob, "warped_logprob": _finite(other.warped_logprob)}
+                for other in token.alternatives
+            ],
+        }
+        for token in sample.tokens
+    ]
 
 
 @contextmanager

@@ -39,6 +39,10 @@ class TextSettings(Settings):
     )
     tokenizer: Literal["unigram", "bpe", "char"] = Field("unigram", description="how text is cut into pieces")
     vocab_size: int = Field(1000, ge=8, le=200_000, description="number of pieces in the vocabulary")
+    base_vocabulary: Literal["keep", "extend", "new"] = Field(
+        "keep",
+        description="with a base: keep its vocabulary, extend it by pieces of the new text, or make a new one",
+    )
 
 
 class ModelSettings(Settings):
@@ -61,30 +65,15 @@ class DropoutSettings(Settings):
     weight_dropout: Rate = Field(0.0, description="share of recurrent weights dropped")
 
 
-class TrainingSettings(DropoutSettings):
-    """How a model is trained. The budget is exactly one of steps, epochs and minutes."""
+class TrainingBudget(Settings):
+    """For how long is trained: at most one of steps, epochs and minutes."""
 
     steps: int | None = Field(None, ge=1, description="train for so many optimizer steps")
     epochs: float | None = Field(None, gt=0, le=100_000, description="train for so many passes over the text")
     minutes: float | None = Field(None, gt=0, le=1_000_000, description="train for so many minutes")
-    batch_size: int = Field(16, ge=1, le=65_536, description="text streams trained side by side")
-    window: int = Field(48, ge=1, le=65_536, description="steps of back-propagation through time")
-    accumulation: int = Field(1, ge=1, le=4096, description="windows whose gradients make one optimizer step")
-    learning_rate: float = Field(5e-3, gt=0, le=10, description="peak learning rate")
-    warmup: float = Field(0.05, ge=0, le=1, description="share of the budget in which the learning rate rises")
-    weight_decay: float = Field(0.1, ge=0, le=10, description="decoupled weight decay of the matrices")
-    clip_norm: float = Field(1.0, gt=0, le=1e6, description="largest gradient norm")
-    average_decay: float = Field(
-        0.998, ge=0, lt=1, description="decay of the moving average of weights; 0 turns it off"
-    )
-    reset_at_document_ends: bool = Field(False, description="forget the state where a document ends")
-    precision: PrecisionName = Field("auto", description="number format of the matrix products; auto measures")
-    evaluations: int = Field(10, ge=1, le=10_000, description="evaluations spread over the run")
-    save_seconds: float = Field(60.0, gt=0, description="longest time between two saves")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random")
 
     @model_validator(mode="after")
-    def _one_budget(self) -> TrainingSettings:
+    def _one_budget(self) -> TrainingBudget:
         given = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None]
         if len(given) > 1:
             raise InvalidSetting("budget", " and ".join(given), "one of steps, epochs and minutes")
@@ -96,21 +85,105 @@ class TrainingSettings(DropoutSettings):
             raise InvalidSetting("budget", "nothing", "one of steps, epochs and minutes")
 
 
+class TrainingSettings(DropoutSettings, TrainingBudget):
+    """How a model is trained. The budget is exactly one of steps, epochs and minutes."""
+
+    batch_size: int = Field(16, ge=1, le=65_536, description="text streams trained side by side")
+    window: int = Field(48, ge=1, le=65_536, description="steps of back-propagation through time")
+    accumulation: int = Field(1, ge=1, le=4096, description="windows whose gradients make one optimizer step")
+    learning_rate: float = Field(5e-3, gt=0, le=10, description="peak learning rate")
+    schedule: Literal["cosine", "triangular"] = Field(
+        "cosine", description="how the learning rate falls after its peak: along a cosine or a straight line"
+    )
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the budget in which the learning rate rises")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="how much slower each recurrent layer learns than the one above it; 1: as fast"
+    )
+    embedding_rate: float = Field(
+        1.0, ge=0, le=1, description="the embedding's share of the learning rate; 0 leaves it as it is"
+    )
+    weight_decay: float = Field(0.1, ge=0, le=10, description="decoupled weight decay of the matrices")
+    clip_norm: float = Field(1.0, gt=0, le=1e6, description="largest gradient norm")
+    average_decay: float = Field(
+        0.998, ge=0, lt=1, description="decay of the moving average of weights; 0 turns it off"
+    )
+    base_share: float = Field(
+        0.0, ge=0, lt=1, description="share that the weights training began with have in the averaged ones"
+    )
+    reset_at_document_ends: bool = Field(False, description="forget the state where a document ends")
+    precision: PrecisionName = Field("auto", description="number format of the matrix products; auto measures")
+    evaluations: int = Field(10, ge=1, le=10_000, description="evaluations spread over the run")
+    patience: int = Field(
+        4, ge=0, le=10_000, description="end after so many evaluations that got worse since the best; 0 never does"
+    )
+    save_seconds: float = Field(60.0, gt=0, description="longest time between two saves")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random")
+
+
+class AdaptationSettings(Settings):
+    """Dynamic evaluation: gradient steps on a private copy of the weights (Krause et al. 2018)."""
+
+    passes: int = Field(1, ge=1, le=20, description="times the text is learned from")
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="how far weights move at each step")
+    decay: float = Field(3e-3, ge=0, lt=1, description="share of the way back to the original weights at each step")
+    window: int = Field(32, ge=1, le=1024, description="tokens for each step")
+
+
 class GenerationSettings(Settings):
-    """How text is generated. Ranges are those of the page's controls."""
+    """How text is generated. Ranges are those of the page's controls; a value at its default does nothing."""
 
     temperature: float = Field(0.8, ge=0.0, le=5.0, description="0 always takes the likeliest token; higher is wilder")
     top_k: int = Field(0, ge=0, description="keep only the k likeliest tokens; 0 keeps all")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="keep the likeliest tokens that together reach this share")
+    min_p: float = Field(0.0, ge=0.0, le=1.0, description="drop tokens below this share of the likeliest one")
+    typical_p: float = Field(
+        1.0, gt=0.0, le=1.0, description="keep the tokens closest to the expected surprise that reach this share"
+    )
+    epsilon_cutoff: float = Field(0.0, ge=0.0, lt=1.0, description="drop tokens below this probability")
+    eta_cutoff: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="the same, lower where the model is unsure: min(eta, sqrt(eta) * exp(-entropy))",
+    )
+    repetition_penalty: float = Field(
+        1.0, gt=0.0, le=10.0, description="divide the scores of tokens already in prompt or text; above 1 avoids them"
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-5.0, le=5.0, description="subtracted from a token's score for each time it was written"
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-5.0, le=5.0, description="subtracted once from the score of each token already written"
+    )
+    no_repeat_ngram_size: int = Field(0, ge=0, le=100, description="never write the same n tokens twice; 0 allows it")
+    dry_multiplier: float = Field(0.0, ge=0.0, le=10.0, description="strength of the penalty for loops (DRY); 0 is off")
+    dry_base: float = Field(1.75, ge=1.0, le=10.0, description="growth of that penalty with each repeated token")
+    dry_allowed_length: int = Field(2, ge=1, le=100, description="repeated tokens that it still allows")
+    logit_bias: dict[int, float] = Field({}, max_length=10_000, description="added to the scores of token ids")
+    banned: tuple[str, ...] = Field((), max_length=64, description="texts that are never written")
+    avoid_copying: bool = Field(False, description="forbid eight tokens in a row from the training text")
     min_new_tokens: int = Field(0, ge=0, description="do not end before so many tokens")
     max_new_tokens: int = Field(200, ge=1, description="end after so many tokens")
     stop: tuple[str, ...] = Field((), max_length=16, description="end where one of these texts appears")
+    ignore_eos: bool = Field(False, description="go on where the model would end the text")
     seed: int | None = Field(
         None, ge=0, lt=2**63, description="the same seed gives the same text; random when not given"
     )
+    num_samples: int = Field(1, ge=1, description="continuations of the prompt, each its own")
+    top_logprobs: int = Field(0, ge=0, le=50, description="likeliest alternatives to report for each token")
     num_beams: int = Field(1, ge=1, description="hypotheses of the beam search; 1 samples instead")
+    beam_sampling: bool = Field(False, description="draw the beams' tokens by chance, with the sampling settings")
+    num_beam_groups: int = Field(1, ge=1, description="groups of beams that keep apart; must divide the beams")
+    diversity_penalty: float = Field(
+        0.5, ge=0.0, le=100.0, description="subtracted for each time an earlier group took the same token at the step"
+    )
+    early_stopping: Literal["no", "yes", "never"] = Field(
+        "no",
+        description="end a search with enough finished beams (yes), if better are unlikely (no) or impossible (never)",
+    )
     length_penalty: float = Field(1.0, ge=-5.0, le=5.0, description="above 0 favours longer hypotheses")
     num_return: int = Field(1, ge=1, description="finished hypotheses to return, at most the beams")
+    adapt: bool = Field(False, description="learn from the prompt first, in a private copy of the model")
 
     @model_validator(mode="after")
     def _consistent(self) -> GenerationSettings:
@@ -120,8 +193,16 @@ class GenerationSettings(Settings):
             )
         if self.num_return > self.num_beams:
             raise InvalidSetting("num_return", self.num_return, f"at most num_beams ({self.num_beams})")
-        if any(not text for text in self.stop):
-            raise InvalidSetting("stop", "an empty text", "texts of at least one character")
+        if self.num_beams % self.num_beam_groups:
+            raise InvalidSetting("num_beam_groups", self.num_beam_groups, f"a divisor of num_beams ({self.num_beams})")
+        if self.num_samples > 1 and self.num_beams > 1:
+            raise InvalidSetting("num_samples", self.num_samples, "1 with beams; ask for num_return results instead")
+        for field in ("stop", "banned"):
+            for text in getattr(self, field):
+                if not text:
+                    raise InvalidSetting(field, "an empty text", "texts of at least one character")
+                if any("\ud800" <= character <= "\udfff" for character in text):
+                    raise InvalidSetting(field, "a lone surrogate", "complete Unicode characters")
         return self
 
 

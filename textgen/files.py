@@ -5,13 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import platformdirs
 from safetensors import SafetensorError
 
 from textgen.errors import CannotWrite
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """Where things go that can be made again: TEXTGEN_CACHE, or the folder that the system has for that."""
+    given = environment.get("TEXTGEN_CACHE")
+    return Path(given) if given else platformdirs.user_cache_path("textgen-studio", appauthor=False)
 
 
 @contextmanager
@@ -72,6 +79,15 @@ def recover_folder(folder: Path) -> Path:
         with suppress(OSError):
             os.rename(old, folder)
     return folder
+
+
+def folder_bytes(folder: Path) -> int:
+    """The size of all files in it; those that vanish meanwhile do not count."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.lstat().st_size
+    return total
 
 
 def _swap(folder: Path, new: Path, old: Path) -> None:

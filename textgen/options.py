@@ -25,12 +25,14 @@ def add_settings(
             continue
         flag = "--" + name.replace("_", "-")
         annotation = _plain(field.annotation)
-        default = "" if field.default in (None, ()) else f" (default {field.default})"
+        default = "" if field.default in (None, (), {}) else f" (default {field.default})"
         described = f"{field.description or name}{default}".replace("%", "%%")
         arguments: dict[str, Any] = {"dest": f"{section}.{name}", "default": argparse.SUPPRESS, "help": described}
         if annotation is bool:
             parser_action: Any = argparse.BooleanOptionalAction
             group.add_argument(flag, action=parser_action, **arguments)
+        elif get_origin(annotation) is dict:
+            group.add_argument(flag, action="append", type=_pair, metavar="ID=VALUE", **arguments)
         elif get_origin(annotation) is tuple:
             group.add_argument(flag, action="append", metavar="TEXT", **arguments)
         elif get_origin(annotation) is Literal:
@@ -42,7 +44,8 @@ def add_settings(
 def given_settings(options: argparse.Namespace, section: str) -> dict[str, Any]:
     """The settings of `section` that were given on the command line."""
     prefix = section + "."
-    return {name.removeprefix(prefix): value for name, value in vars(options).items() if name.startswith(prefix)}
+    found = {name.removeprefix(prefix): value for name, value in vars(options).items() if name.startswith(prefix)}
+    return {name: dict(value) if _is_pairs(value) else value for name, value in found.items()}
 
 
 def _plain(annotation: Any) -> Any:
@@ -54,3 +57,14 @@ def _plain(annotation: Any) -> Any:
 
 def _metavar(annotation: Any) -> str:
     return {int: "N", float: "X", str: "TEXT"}.get(annotation, "VALUE")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text} is not of the form ID=VALUE")
+    return name, value
+
+
+def _is_pairs(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, tuple) for item in value)

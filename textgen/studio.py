@@ -2,196 +2,219 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from textgen.config import GenerationSettings
-from textgen.engine import (
-    BeamsEvent,
-    Engine,
-    FinishedEvent,
-    FinishReason,
-    GenerationRequest,
-    GenerationStream,
-    TokenEvent,
-)
-from textgen.errors import InvalidSetting, NotFound, TextgenError
-from textgen.jobs.checkpoints import open_checkpoint
-from textgen.jobs.run_folder import resolve_checkpoint
+from textgen.config import AdaptationSettings, GenerationSettings
+from textgen.engine.choosing import BackendName, open_backend
+from textgen.engine.engine import Engine
+from textgen.engine.requests import GenerationRequest
+from textgen.errors import EngineClosed, InvalidSetting, NotFound, TextgenError
+from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
+from textgen.jobs.people import EVERYBODY, Person
+from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
+from textgen.library import Lease, ModelLibrary
 from textgen.limits import Limits
 from textgen.model.checkpoint import is_checkpoint, read_model_settings
+from textgen.model.fingerprint import fingerprint
+from textgen.model.language_model import LanguageModel
+from textgen.text.banned import BannedStrings, PieceIndex
+from textgen.text.copied_text import Copied, CopyFinder
+from textgen.text.copying import CopyGuard
 from textgen.text.stop import StopStrings
-from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from textgen.text_stream import (
+    BeamsUpdate,
+    TextAlternative,
+    TextDelta,
+    TextEnd,
+    TextEvent,
+    TextHypothesis,
+    TextNode,
+    TextSample,
+    TextStream,
+    TextToken,
+    scored_text,
+)
 from textgen.training.device import choose_device
 
-
-@dataclass(frozen=True)
-class TextDelta:
-    """New text of a sample. `text` is what to append; `tokens` and `tokens_per_second` count from the first token."""
-
-    text: str
-    tokens: int
-    tokens_per_second: float
-
-
-@dataclass(frozen=True)
-class TextHypothesis:
-    """A continuation found by beam search; `score` as in the engine."""
-
-    text: str
-    score: float
-    finished: bool
-
-
-@dataclass(frozen=True)
-class BeamsUpdate:
-    """The running best hypotheses of a beam search, best first."""
-
-    hypotheses: tuple[TextHypothesis, ...]
-    tokens: int
-    tokens_per_second: float
+# The page and the API know this module only: what comes out of a stream is had from here.
+__all__ = [
+    "EVERYBODY",
+    "BackendName",
+    "BeamsUpdate",
+    "Copied",
+    "LoadedModel",
+    "ModelInfo",
+    "Person",
+    "Running",
+    "Studio",
+    "TextAlternative",
+    "TextDelta",
+    "TextEnd",
+    "TextEvent",
+    "TextHypothesis",
+    "TextNode",
+    "TextSample",
+    "TextStream",
+    "TextToken",
+]
 
 
 @dataclass(frozen=True)
-class TextEnd:
-    """The last event. `text` is the whole continuation; `hypotheses` has all that were asked for."""
+class Running:
+    """How models are run: see `open_backend`."""
 
-    text: str
-    reason: FinishReason
-    tokens: int
-    seconds: float
-    tokens_per_second: float
-    seed: int | None
-    hypotheses: tuple[TextHypothesis, ...]
-
-
-def _rate(tokens: int, seconds: float) -> float:
-    """Tokens a second since the first of `tokens`, which was there when the clock started."""
-    return (tokens - 1) / seconds if tokens > 1 else 0.0
-
-
-TextEvent = TextDelta | BeamsUpdate | TextEnd
+    device: torch.device
+    backend: BackendName = "auto"
+    threads: int | None = None
+    cache_folder: Path | None = None
 
 
 class LoadedModel:
     """A checkpoint in memory with its tokenizer and its engine."""
 
-    def __init__(self, folder: Path, *, device: torch.device, limits: Limits) -> None:
+    def __init__(self, folder: Path, *, running: Running, limits: Limits) -> None:
         self.folder = folder
-        self.checkpoint, self.tokenizer = open_checkpoint(folder, device=device, limits=limits)
-        self.engine = Engine(self.checkpoint.model, device=device, limits=limits)
+        checkpoint, self.tokenizer = open_checkpoint(folder, limits=limits)
+        self.settings = checkpoint.model.settings
+        self.num_parameters = checkpoint.model.num_parameters
+        self.defaults = checkpoint.generation  # the settings that suit this model
+        self.card = checkpoint.card
         self.limits = limits
-        self.version: tuple[Path, int] | None = None
+        self.copy_index = open_copy_index(checkpoint)  # None: nobody can tell what is copied
+        self.backend = open_backend(
+            checkpoint.model,
+            device=running.device,
+            kind=running.backend,
+            threads=running.threads,
+            cache_folder=running.cache_folder,
+        )
+        self.engine = Engine(self.backend, source=self._weights, limits=limits)
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes, with what it may remember of texts."""
+        return self.backend.size_bytes + self.limits.max_prefix_cache_bytes
+
+    def _weights(self) -> LanguageModel:
+        """The model in fp32, read again: most backends keep something smaller."""
+        checkpoint, _ = open_checkpoint(self.folder, limits=self.limits)
+        if fingerprint(checkpoint.model) != self.backend.model_hash:
+            raise EngineClosed()  # another checkpoint has taken its place
+        return checkpoint.model
 
     def generate(self, prompt: str, settings: GenerationSettings) -> TextStream:
-        """Starts to continue `prompt`; raises `InvalidSetting` or `Busy`."""
+        """Starts to continue `prompt`; raises `InvalidSetting`, also where copying cannot be avoided, or `Busy`."""
         if len(prompt) > self.limits.max_prompt_chars:
             raise InvalidSetting("prompt", f"{len(prompt)} characters", f"at most {self.limits.max_prompt_chars}")
-        stop = StopStrings(settings.stop)
+        stop, prompt_ids = StopStrings(settings.stop), (BOS_ID, *self.tokenizer.encode(prompt))
         request = GenerationRequest(
-            prompt_ids=(BOS_ID, *self.tokenizer.encode(prompt)),
+            prompt_ids=prompt_ids,
             settings=settings,
             stop_condition=stop.condition(self.tokenizer) if settings.stop else None,
-            forbidden_ids=frozenset({UNK_ID, BOS_ID, PAD_ID}),
-            eos_id=EOS_ID,
+            forbidden_next=self._banned(settings.banned, prompt) if settings.banned else None,
+            avoided_next=self._copy_guard(prompt_ids) if settings.avoid_copying else None,
+            forbidden_ids=frozenset({UNK_ID, BOS_ID, PAD_ID, *({EOS_ID} if settings.ignore_eos else ())}),
+            eos_id=None if settings.ignore_eos else EOS_ID,
+            adaptation=AdaptationSettings() if settings.adapt else None,
         )
-        return TextStream(self.engine.submit(request), self.tokenizer, stop)
+        return TextStream(
+            self.engine.submit(request),
+            self.tokenizer,
+            stop,
+            searching=settings.num_beams > 1,
+            top_logprobs=settings.top_logprobs,
+            copies=self._copy_finder(prompt_ids),
+        )
+
+    def score(self, text: str, *, top_logprobs: int = 0) -> TextSample:
+        """What the model thinks of each token of `text` after all before it, from the first on.
+
+        `score` is their mean log-probability. Raises `InvalidSetting`, `Busy` or whatever keeps the model from it.
+        """
+        if not text:
+            raise InvalidSetting("text", "an empty text", "at least one character")
+        scores = self.engine.score((BOS_ID, *self.tokenizer.encode(text)), top_logprobs=top_logprobs)
+        return scored_text(text, scores, self.tokenizer, self._copy_finder(()))
+
+    def _banned(self, texts: Sequence[str], prompt: str) -> BannedStrings:
+        return BannedStrings(texts, self.tokenizer, pieces=self._pieces, prompt=prompt)
+
+    def _copy_guard(self, prompt_ids: tuple[int, ...]) -> CopyGuard:
+        if self.copy_index is None:
+            allowed = "models with an index of their training text; textgen index makes one"
+            raise InvalidSetting("avoid_copying", "a model without an index", allowed)
+        return CopyGuard(self.copy_index, self.tokenizer.vocab_size, prompt_ids)
+
+    def _copy_finder(self, context_ids: tuple[int, ...]) -> CopyFinder | None:
+        return CopyFinder(self.copy_index, self.tokenizer, context_ids) if self.copy_index else None
+
+    @cached_property
+    def _pieces(self) -> PieceIndex:
+        return PieceIndex(self.tokenizer)
+
+    def tokens_reading(self, text: str) -> list[int]:
+        """The ids of the tokens that are `text`, with or without spaces around them."""
+        wanted = text.strip(" ")
+        return [
+            token_id
+            for token_id in range(self.tokenizer.vocab_size)
+            if (data := self.tokenizer.piece_bytes(token_id)) and data.decode("utf-8", "replace").strip(" ") == wanted
+        ]
 
     def close(self) -> None:
         self.engine.close()
 
 
-class TextStream:
-    """The continuation of one prompt as it is made: an iterator of events, to be cancelled from any thread."""
-
-    def __init__(
-        self,
-        stream: GenerationStream,
-        tokenizer: Tokenizer,
-        stop: StopStrings,
-        *,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self._stream = stream
-        self._tokenizer = tokenizer
-        self._stop = stop
-        self._clock = clock
-
-    @property
-    def seed(self) -> int:
-        """The seed in use, also where the request left it open."""
-        return self._stream.seed
-
-    def cancel(self) -> None:
-        self._stream.cancel()
-
-    def __enter__(self) -> TextStream:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.cancel()
-
-    def __iter__(self) -> Iterator[TextEvent]:
-        decoder, holdback = self._tokenizer.stream(), self._stop.holdback()
-        asked = self._clock()
-        # The rate counts from the first token: reading a long prompt is no writing.
-        started, tokens, written = 0.0, 0, ""
-        for event in self._stream:
-            started = started or self._clock()
-            seconds = max(1e-9, self._clock() - started)
-            if isinstance(event, TokenEvent):
-                tokens += 1
-                text = holdback.push(decoder.push(event.token_id))
-                if text:
-                    written += text
-                    yield TextDelta(text, tokens, _rate(tokens, seconds))
-            elif isinstance(event, BeamsEvent):
-                tokens = max([tokens + 1, *(len(hypothesis.token_ids) for hypothesis in event.hypotheses)])
-                yield BeamsUpdate(self._texts(event), tokens, _rate(tokens, seconds))
-            else:
-                hypotheses = self._texts(event)
-                whole = hypotheses[0].text if hypotheses else written
-                if whole.startswith(written) and whole != written and tokens:
-                    yield TextDelta(whole[len(written) :], tokens, _rate(tokens, seconds))
-                took, rate = self._clock() - asked, _rate(tokens, seconds)
-                yield TextEnd(whole, event.reason, tokens, took, rate, self.seed, hypotheses)
-
-    def _texts(self, event: BeamsEvent | FinishedEvent) -> tuple[TextHypothesis, ...]:
-        return tuple(
-            TextHypothesis(
-                self._stop.trim(self._tokenizer.decode(hypothesis.token_ids)), hypothesis.score, hypothesis.finished
-            )
-            for hypothesis in event.hypotheses
-        )
-
-
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the page shows of a model before it is loaded."""
+    """What the page shows of a model before it is loaded.
+
+    `title` is what people call it and `owner` the key of the person whose run it is; None for one that is everybody's.
+    """
 
     name: str
     folder: Path
     config: dict[str, Any]
+    title: str = ""
+    owner: str | None = None
 
 
 class Studio:
     """The models in some folders, loaded when first used."""
 
-    def __init__(self, folders: Sequence[Path], *, device: str = "auto", limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        device: str = "auto",
+        backend: BackendName = "auto",
+        threads: int | None = None,
+        cache_folder: Path | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.limits = limits or Limits()
         self.device = choose_device(device)  # type: ignore[arg-type]
         self._folders = list(folders)
-        self._loaded: dict[str, LoadedModel] = {}
-        self._lock = threading.Lock()
+        running = Running(self.device, backend, threads, cache_folder)
+        self._library = ModelLibrary(
+            lambda folder: LoadedModel(folder, running=running, limits=self.limits),
+            size_of=lambda model: model.size_bytes,
+            close=LoadedModel.close,
+            max_bytes=self.limits.max_models_bytes,
+        )
 
-    def models(self) -> list[ModelInfo]:
-        """The readable checkpoints: each folder itself, or the folders in it. Damaged ones are left out."""
+    def models(self, person: Person = EVERYBODY) -> list[ModelInfo]:
+        """The readable checkpoints that a person may use: each folder itself, or the folders in it.
+
+        Damaged ones are left out, and so are other people's.
+        """
         found: dict[str, ModelInfo] = {}
         for folder in self._folders:
             for candidate in (folder, *_children(folder)):
@@ -203,35 +226,41 @@ class Studio:
                 except TextgenError:
                     continue
                 name = candidate.name if candidate.name not in found else f"{candidate.parent.name}/{candidate.name}"
-                found[name] = ModelInfo(name, checkpoint, config)
-        return list(found.values())
+                about = RunFolder(candidate).read_about()
+                if about.get("discarded"):
+                    continue
+                title, owner = str(about.get("title") or name), about.get("owner")
+                found[name] = ModelInfo(name, checkpoint, config, title, None if owner is None else str(owner))
+        return [info for info in found.values() if info.owner is None or person.owns(info.owner)]
 
-    def load(self, name: str) -> LoadedModel:
-        """The model of that name, as it now is on disk; raises `NotFound` or `BadCheckpoint`."""
-        with self._lock:
-            known = {info.name: info for info in self.models()}
-            if name not in known:
-                raise NotFound("model", name, ", ".join(known))
-            folder = known[name].folder
-            version = (folder / "config.json").stat().st_mtime_ns
-            loaded = self._loaded.get(name)
-            if loaded is None or loaded.version != (folder, version):
-                # Streams of the version before keep its engine alive until they end.
-                loaded = LoadedModel(folder, device=self.device, limits=self.limits)
-                loaded.version = (folder, version)
-                self._loaded[name] = loaded
-            return loaded
+    def borrow(self, name: str, person: Person = EVERYBODY) -> Lease[LoadedModel]:
+        """The model of that name, as it now is on disk, to use until the lease is released.
 
-    def generate(self, model: str, prompt: str, settings: GenerationSettings) -> TextStream:
-        """Starts to continue `prompt` with the model of that name."""
-        return self.load(model).generate(prompt, settings)
+        Raises `NotFound`, also for another person's, `BadCheckpoint` and whatever else keeps it from running.
+        """
+        known = {info.name: info.folder for info in self.models(person)}
+        if name not in known:
+            raise NotFound("model", name, ", ".join(known))
+        return self._library.borrow(known[name])
+
+    def load(self, name: str, person: Person = EVERYBODY) -> LoadedModel:
+        """The model of that name to look at; to use it, `borrow` it. Raises as `borrow`."""
+        return self.borrow(name, person).model
+
+    def generate(self, model: str, prompt: str, settings: GenerationSettings, person: Person = EVERYBODY) -> TextStream:
+        """Starts to continue `prompt` with the model of that name, which stays in memory until the stream has ended."""
+        lease = self.borrow(model, person)
+        try:
+            stream = lease.model.generate(prompt, settings)
+        except BaseException:
+            lease.release()
+            raise
+        stream.at_end(lease.release)
+        return stream
 
     def close(self) -> None:
         """Ends all engines; streams that run end as cancelled."""
-        with self._lock:
-            for model in self._loaded.values():
-                model.close()
-            self._loaded.clear()
+        self._library.close()
 
 
 def _children(folder: Path) -> list[Path]:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from typing import TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
 
+from textgen.jobs.estimate import RunEstimate
+from textgen.jobs.run_view import RunView
 from textgen.progress import Progress
+from textgen.text.importing import ImportedText
 from textgen.text.readers import FileReport
-from textgen.training.events import EndEvent, EvaluationEvent, Event, SampleEvent, StartEvent, StepEvent
+from textgen.training.events import (
+    BatchSplitEvent,
+    EndEvent,
+    EvaluationEvent,
+    Event,
+    SampleEvent,
+    StartEvent,
+    StepEvent,
+)
+from textgen.training.memorization import Memorization
+from textgen.training.verdict import Verdict, verdict
 
 _PLAIN_SECONDS = 10.0
 _STAGES = {
@@ -17,7 +30,9 @@ _STAGES = {
     "sampling": "Reading for the vocabulary",
     "tokenizer": "Training the vocabulary",
     "encoding": "Encoding",
+    "indexing": "Indexing what was copied from",
     "evaluating": "Evaluating",
+    "importing": "Converting",
 }
 
 
@@ -88,6 +103,27 @@ def report_lines(reports: Sequence[FileReport], *, limit: int = 12) -> list[str]
     return lines
 
 
+def import_lines(texts: Sequence[ImportedText]) -> list[str]:
+    """What became of imported files, a line each, warnings below."""
+    lines = []
+    for text in texts:
+        if text.path is None:
+            lines.append(str(text.problem))
+            continue
+        guessed = " (guessed; --encoding overrides)" if text.guessed and text.encoding != "utf-8" else ""
+        parts = [
+            f"{text.name} → {text.path.name}: {text.characters:,} characters",
+            f"{text.encoding}{guessed}" if text.encoding else text.kind,
+            "1 document" if text.documents == 1 else f"{text.documents:,} documents",
+        ]
+        parts += [f"{text.duplicates:,} of them seen before"] if text.duplicates else []
+        parts += [f"column “{text.column}” of {', '.join(text.columns)}"] if text.column is not None else []
+        parts += [" ".join(f"{script} {share:.0%}" for script, share in text.scripts[:3])] if text.scripts else []
+        lines.append(", ".join(parts))
+        lines += [str(text.problem)] if text.problem else []
+    return [_printable(line) for line in lines]
+
+
 class TrainingDisplay:
     """Shows the events of a training run."""
 
@@ -95,6 +131,8 @@ class TrainingDisplay:
         self._line = line
         self._show_samples = show_samples
         self._held_out = "–"
+        self._evaluations: list[tuple[int, float]] = []
+        self._losses: list[tuple[int, float]] = []
 
     def show(self, event: Event) -> None:
         line = self._line
@@ -105,28 +143,98 @@ class TrainingDisplay:
             shape = f"{event.batch_size} streams × {event.window} tokens"
             line.print(f"A pass over the text is {event.tokens_per_epoch:,} tokens, read as {shape}.")
         elif isinstance(event, StepEvent):
+            self._losses.append((event.step, event.loss))
             line.update(
                 f"step {event.step:,} · pass {event.epoch:.1f} · loss {event.loss:.3f} · held-out {self._held_out} "
                 f"nats/char · {event.tokens_per_second:,.0f} tokens/s · {human_duration(event.seconds_left)} left"
             )
         elif isinstance(event, EvaluationEvent):
             self._held_out = f"{event.evaluation.nats_per_char:.4f}"
-            best = " (best so far)" if event.best else ""
+            self._evaluations.append((event.step, event.evaluation.nats_per_char))
+            best = " (best so far)" if event.best and event.step else ""
+            kept = f", on the base's text {event.kept.nats_per_char:.4f}" if event.kept else ""
             line.print(
                 f"step {event.step:,} · {human_duration(event.elapsed_seconds)}: held-out {self._held_out} nats/char, "
-                f"accuracy {event.evaluation.accuracy:.3f}{best}"
+                f"accuracy {event.evaluation.accuracy:.3f}{kept}{best}"
             )
+        elif isinstance(event, BatchSplitEvent):
+            rows = "1 row" if event.rows == 1 else f"{event.rows:,} rows"
+            line.print(f"Memory is short: each batch is now read {rows} at a time, which teaches the same.")
         elif isinstance(event, SampleEvent) and self._show_samples:
             for sample in event.samples:
                 line.print(f"    “{_shortened(sample)}”")
+            if event.memorization is not None:
+                line.print(f"    {_copied(event.memorization)}")
         elif isinstance(event, EndEvent):
             duration = human_duration(event.elapsed_seconds)
-            line.print(f"{event.reason.capitalize()} after {duration} at step {event.step:,}.")
+            early = " early, since it had stopped getting better" if event.early else ""
+            line.print(f"{event.reason.capitalize()}{early} after {duration} at step {event.step:,}.")
             if event.best is not None:
                 line.print(f"Best held-out: {event.best.nats_per_char:.4f} nats/char at step {event.best_step:,}.")
+            for sentence in filter(None, [verdict_sentence(verdict(self._evaluations, self._losses))]):
+                line.print(sentence)
+
+
+def verdict_sentence(judged: Verdict) -> str | None:
+    """What a person should know of it; None where there is nothing to say."""
+    if judged.kind == "diverged":
+        return f"Training went wrong at step {judged.since_step:,}; try a smaller learning rate."
+    if judged.kind == "overfitting":
+        return f"Held-out loss has risen since step {judged.since_step:,}; the best checkpoint is kept."
+    if judged.kind == "improving":
+        return "Held-out loss was still falling; training longer may help."
+    return None
+
+
+def run_facts(view: RunView) -> dict[str, Any]:
+    """A run as JSON can hold it."""
+    facts: dict[str, Any] = {"id": view.run_id, "title": view.title, "state": view.state, "step": view.status.step}
+    facts |= {"progress": round(view.status.progress, 4), "position": view.position}
+    error = view.status.details.get("error")
+    return facts | ({"error": error} if error else {})
+
+
+def run_line(facts: Mapping[str, Any]) -> str:
+    """The same for people."""
+    state = facts["state"] if facts["position"] is None else f"{facts['state']}, {facts['position']} in the queue"
+    error = f": {facts['error']}" if facts.get("error") else ""
+    far = f"step {facts['step']:,}, {facts['progress']:.0%}"
+    return f"{facts['id']}  {_shortened(facts['title'], 60)}  {state}, {far}{error}"
+
+
+def estimate_lines(estimate: RunEstimate) -> list[str]:
+    """What a run would cost, in sentences."""
+    training = estimate.training
+    each = f"each evaluation takes {human_duration(training.evaluation_seconds)}"
+    passes = f"{training.steps:,} steps, {training.passes:,.1f} passes over the text"
+    lines = [
+        f"{estimate.parameters:,} parameters on {estimate.device}: {training.tokens_per_second:,.0f} tokens/s.",
+        f"The budget is about {passes}, {human_duration(training.seconds)}; {each}.",
+    ]
+    if training.peak_bytes is not None:
+        lines.append(f"Memory: {_megabytes(training.peak_bytes)} at most.")
+    free = "" if estimate.free_bytes is None else f"; {_megabytes(estimate.free_bytes)} are free"
+    lines.append(f"Disk: {_megabytes(training.disk_bytes)} while saving{free}.")
+    if not estimate.fits_on_disk:
+        lines.append("That is not enough space for the run's checkpoints.")
+    return lines
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+def _copied(found: Memorization) -> str:
+    longest = f", at most {found.longest_tokens} tokens in a row: “{_shortened(found.longest_text, 60)}”"
+    share = f"copied from the training text: {found.copied_share:.1%} of 8-token sequences"
+    return share + (longest if found.longest_tokens else "")
 
 
 def _shortened(text: str, limit: int = 200) -> str:
-    # An untrained model writes any byte; a terminal would take some of them for commands.
-    flat = "".join(c if c.isprintable() else "\ufffd" for c in text.strip().replace("\n", " ⏎ "))
+    flat = _printable(text.strip().replace("\n", " ⏎ "))
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def _printable(text: str) -> str:
+    # An untrained model writes any byte, and names can hold any; a terminal would take some of them for commands.
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -10,7 +10,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,12 @@ _BROWSER_OPTIONS = [
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Path:
-    """Two models: "small" has learned something, "endless" is large, untrained and never ends by itself."""
+    """Two models: "small" has learned something, "endless" is large and slow, untrained and never ends by itself."""
     folder = tmp_path_factory.mktemp("models")
     small = load_checkpoint(resolve_checkpoint(trained_run))
     save_checkpoint(folder / "small", small, weight_format="float16")
     tokenizer = Tokenizer.from_bytes(small.tokenizer_bytes)
-    shape = {"embedding_size": 512, "hidden_size": 1024, "num_layers": 2}
+    shape = {"embedding_size": 512, "hidden_size": 2048, "num_layers": 2}
     model = LanguageModel(ModelSettings(vocab_size=tokenizer.vocab_size, **shape))
     model.reset_parameters(0)
     with torch.no_grad():
@@ -51,24 +52,47 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -
     return folder
 
 
-@pytest.fixture(scope="session")
-def server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running `textgen serve`."""
+@dataclass
+class Served:
+    """A running `textgen serve`."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def told(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+@contextmanager
+def served(models: Path, folder: Path, **environment: str) -> Iterator[Served]:
+    """A server with its runs in `folder`; whatever it has told at the end, no stack trace is in it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    command = [sys.executable, "-m", "textgen", "serve", "--port", str(port), "--models", str(models_folder)]
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"log-{port}.txt"
+    command = [sys.executable, "-m", "textgen", "serve", "--port", str(port), "--models", str(models)]
+    environment = {**os.environ, "TEXTGEN_RUNS": str(folder / "runs"), **environment}
+    # As nice as it is elsewhere, a run would hardly move beside the tests that share the machine with it.
+    environment.setdefault("TEXTGEN_TRAINING_NICENESS", "1")
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ})
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         try:
             address = f"http://127.0.0.1:{port}"
             _wait_until_it_answers(address, process, log)
-            yield address
+            yield Served(address, process, log)
         finally:
             process.terminate()
             process.wait(30)
     assert "Traceback" not in log.read_text(encoding="utf-8", errors="replace")
+
+
+@pytest.fixture(scope="package")
+def server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running `textgen serve`."""
+    with served(models_folder, tmp_path_factory.mktemp("server")) as running:
+        yield running.address
 
 
 def _wait_until_it_answers(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -88,8 +112,9 @@ def _answers(address: str) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(chromium_path: str) -> Iterator[Browser]:
+    """Not for the session: while Playwright runs, its event loop forbids any other in this thread."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=_BROWSER_OPTIONS)
         yield browser
@@ -98,29 +123,40 @@ def browser(chromium_path: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser, server: str) -> Iterator[Callable[..., Page]]:
-    """Opens the page in a browser context of its own; at the end nothing may have gone wrong in it.
+    """Opens the page of the server that all share: see `pages`."""
+    with pages(browser) as open_:
+
+        def open_shared(forgive: tuple[str, ...] = (), address: str = "", **context: Any) -> Page:
+            return open_(server, forgive, address, **context)
+
+        yield open_shared
+
+
+@contextmanager
+def pages(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens pages in browser contexts of their own; at the end nothing may have gone wrong in them.
 
     That is: no request to another host, no error in the console, no exception. `forgive` names what a test causes.
     """
     problems: list[str] = []
     forgiven: list[str] = []
 
-    def watch(page: Page) -> None:
+    def watch(page: Page, server: str) -> None:
         page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("request", lambda request: problems.append(request.url) if _is_foreign(request.url, server) else None)
 
     with ExitStack() as stack:
 
-        def open_(forgive: tuple[str, ...] = (), **context: Any) -> Page:
+        def open_(server: str, forgive: tuple[str, ...] = (), address: str = "", **context: Any) -> Page:
             forgiven.extend(forgive)
             options = {"locale": "en-US", "viewport": {"width": 1280, "height": 800}, **context}
             opened = browser.new_context(**options)
             stack.callback(opened.close)
             page = opened.new_page()
             page.set_default_timeout(60_000)
-            watch(page)
-            page.goto(server)
+            watch(page, server)
+            page.goto(server + address)
             page.locator("#document textarea").wait_for()
             return page
 

@@ -1,4 +1,4 @@
-"""A small random model and engines around it."""
+"""A small random model, the backends that run it, and engines around them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.engine.helpers import VOCAB, HeldBackend
+from tests.engine.helpers import VOCAB, HeldBackend, open_onnx
 from textgen.config import ModelSettings
-from textgen.engine import Engine, TorchBackend
+from textgen.engine import Backend, Engine, TorchBackend
 from textgen.model import LanguageModel
 
 
@@ -24,12 +24,29 @@ def model() -> LanguageModel:
     return model
 
 
+@pytest.fixture(scope="session")
+def torch_backend(model: LanguageModel) -> Backend:
+    return TorchBackend(model)
+
+
+@pytest.fixture(scope="session")
+def onnx_backend(model: LanguageModel) -> Backend:
+    return open_onnx(model)
+
+
+@pytest.fixture(params=["torch", "onnx"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each kind of backend, of the same `model`."""
+    found: Backend = request.getfixturevalue(f"{request.param}_backend")
+    return found
+
+
 @pytest.fixture
-def engine(model: LanguageModel) -> Iterator[Engine]:
-    with Engine(model) as engine:
+def engine(backend: Backend, model: LanguageModel) -> Iterator[Engine]:
+    with Engine(backend, source=lambda: model) as engine:
         yield engine
 
 
 @pytest.fixture
-def held(model: LanguageModel) -> HeldBackend:
-    return HeldBackend(TorchBackend(model))
+def held(backend: Backend) -> HeldBackend:
+    return HeldBackend(backend)

@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from textgen.config import RunSettings, TextSettings, TrainingSettings
 from textgen.errors import CannotWrite, InvalidSetting
 from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
-from textgen.training.evaluation import Evaluation
-from textgen.training.events import EvaluationEvent, SampleEvent, StepEvent
+from textgen.jobs.run_status import RunState
 
 SETTINGS = RunSettings(
     files=("/texts/月.txt",), text=TextSettings(split="blank-line"), training=TrainingSettings(minutes=1.5)
@@ -24,8 +25,8 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run", wall_clock=lambda: 1234.5)
 
 
-def step_event(step: int) -> StepEvent:
-    return StepEvent(step, 0.1, 0.2, 3.0, 1e-3, 0.5, 100.0, 1.0, 2.0)
+def step_event(step: int) -> dict[str, Any]:
+    return {"step": step, "loss": 3.0}
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -45,7 +46,7 @@ def test_an_empty_folder_may_become_a_run(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("state", ["running", "finished", "stopped"])
-def test_a_run_is_not_overwritten(folder: RunFolder, state: str) -> None:
+def test_a_run_is_not_overwritten(folder: RunFolder, state: RunState) -> None:
     folder.create(SETTINGS)
     folder.write_status(state)
     with pytest.raises(InvalidSetting, match="--resume"):
@@ -54,7 +55,7 @@ def test_a_run_is_not_overwritten(folder: RunFolder, state: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["failed", "preparing"])
-def test_a_run_that_ended_before_it_trained_makes_room(folder: RunFolder, state: str) -> None:
+def test_a_run_that_ended_before_it_trained_makes_room(folder: RunFolder, state: RunState) -> None:
     folder.create(SETTINGS)
     folder.write_status(state)
     for name in ("corpus", ".corpus.old", ".corpus.123.new"):
@@ -125,7 +126,9 @@ def test_the_status_names_process_and_time(folder: RunFolder) -> None:
     folder.write_status("running", step=3)
     assert json.loads(folder.status.read_bytes()) == {
         "state": "running",
+        "host": platform.node(),
         "pid": os.getpid(),
+        "pid_started": psutil.Process().create_time(),
         "heartbeat": 1234.5,
         "step": 3,
     }
@@ -133,24 +136,20 @@ def test_the_status_names_process_and_time(folder: RunFolder) -> None:
 
 def test_events_become_lines(folder: RunFolder) -> None:
     folder.create(SETTINGS)
-    folder.append_step(step_event(10))
-    folder.append_evaluation(EvaluationEvent(10, 1.0, Evaluation(1.5, 0.7, 1.0, 4.5, 0.6, 10, 20, 21), True))
-    folder.append_samples(SampleEvent(10, ("一\r\n\u2028\x1b",)))
+    folder.append_metrics("step", step_event(10))
+    folder.append_metrics("evaluation", {"step": 10, "best": True})
+    folder.append_samples({"step": 10, "samples": ["一\r\n\u2028\x1b"]})
     step, evaluation = lines(folder.metrics)
     assert (step["kind"], step["step"], step["loss"]) == ("step", 10, 3.0)
-    assert (evaluation["kind"], evaluation["evaluation"]["nats_per_char"], evaluation["best"]) == (
-        "evaluation",
-        0.7,
-        True,
-    )
+    assert evaluation == {"kind": "evaluation", "step": 10, "best": True}
     assert lines(folder.samples) == [{"step": 10, "samples": ["一\r\n\u2028\x1b"]}]
 
 
 def test_cutting_back_drops_what_will_be_told_again_and_what_a_crash_cut_short(folder: RunFolder) -> None:
     folder.create(SETTINGS)
     for step in (10, 20, 30):
-        folder.append_step(step_event(step))
-        folder.append_samples(SampleEvent(step, ("一\u2028\x85二",)))
+        folder.append_metrics("step", step_event(step))
+        folder.append_samples({"step": step, "samples": ["一\u2028\x85二"]})
     with folder.metrics.open("ab") as stream:
         stream.write(b'{"kind": "step", "step": 4')
     folder.cut_back(20)
@@ -166,7 +165,7 @@ def test_cutting_back_drops_what_will_be_told_again_and_what_a_crash_cut_short(f
 
 def test_a_folder_that_is_gone_is_told(folder: RunFolder) -> None:
     with pytest.raises(CannotWrite, match=r"metrics\.jsonl"):
-        folder.append_step(step_event(1))
+        folder.append_metrics("step", step_event(1))
 
 
 def test_a_run_means_its_best_checkpoint_else_its_last(trained_run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from textgen.config import ModelSettings, RunSettings, TextSettings, TrainingSettings, update_settings
+from textgen.config import ModelSettings, RunSettings, TextSettings, TrainingBudget, TrainingSettings, update_settings
 from textgen.errors import (
     BadCheckpoint,
     BadCorpus,
@@ -23,7 +24,7 @@ from textgen.errors import (
     TextgenError,
     TrainingDiverged,
 )
-from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.training_run import TrainingRun, resume_run, start_run
 from textgen.model.checkpoint import load_checkpoint
@@ -87,7 +88,13 @@ def test_a_run_leaves_files_that_agree(settings: RunSettings, tmp_path: Path) ->
     samples = [json.loads(line) for line in run.folder.samples.read_bytes().splitlines()]
     assert [line["step"] for line in samples] == [0, 5, 10, 15, 20]
     assert all(len(line["samples"]) == 2 and line["samples"][0].startswith("月") for line in samples)
+    assert all(0 <= line["memorization"]["copied_share"] <= 1 for line in samples)
+    assert all(line["memorization"]["longest_tokens"] >= 1 for line in samples)
     last, tokenizer = open_checkpoint(run.folder.last)
+    assert last.copy_index == open_checkpoint(run.folder.best)[0].copy_index
+    index = open_copy_index(last)
+    assert index is not None
+    assert index.copied_share(run.corpus.train.ids[1:]) == 1.0
     assert last.figures["step"] == STEPS
     assert last.figures["nats_per_char"] == metrics(run, "evaluation")[-1]["evaluation"]["nats_per_char"]
     best, _ = open_checkpoint(run.folder.path)
@@ -125,6 +132,28 @@ def test_a_run_interrupted_anywhere_and_resumed_equals_one_that_never_was(
     assert_same_weights(whole.folder.best, parts.folder.best)
     evaluations = [[line["evaluation"] for line in metrics(run, "evaluation")] for run in (whole, parts)]
     assert evaluations[0] == evaluations[1]
+
+
+def test_the_figures_of_copies_are_those_of_the_new_text(trained_run: Path) -> None:
+    *_, last = (json.loads(line) for line in (trained_run / "samples.jsonl").read_bytes().splitlines())
+    corpus = open_corpus(trained_run / "corpus")
+    found, (sample,) = last["memorization"], last["samples"]
+    training = corpus.tokenizer.decode(corpus.train.ids.tolist())
+    assert found["longest_tokens"] >= 8  # a tiny model of a tiny text recites it
+    assert found["longest_text"] in training
+    assert found["longest_text"] in sample.removeprefix("Mira ")
+    assert 0 < found["copied_share"] < 1
+
+
+def test_an_index_that_got_lost_or_damaged_is_built_anew(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    path = run / "corpus" / "copy_index.bin"
+    whole = path.read_bytes()
+    for content in (None, b"", whole[:-1]):
+        path.unlink() if content is None else path.write_bytes(content)
+        train(resume_run(run, device="cpu"))
+        assert path.read_bytes() == whole == (run / "checkpoints" / "last" / "copy_index.bin").read_bytes()
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(trained_run: Path, tmp_path: Path) -> None:
@@ -203,7 +232,7 @@ def test_a_base_lends_weights_and_vocabulary_and_is_never_written_to(
     assert checkpoint.lineage["base"] == {"name": "tiny", "lineage": {"files": ["small.txt"]}}
     # It goes on from where the base was, rather than from noise.
     assert evaluations[0]["evaluation"]["nats_per_char"] < 1.5 * base.figures["nats_per_char"]
-    assert not torch.equal(checkpoint.model.embedding, base.model.embedding)
+    assert not torch.equal(load_checkpoint(run.folder.last).model.embedding, base.model.embedding)
     assert digest(trained_run) == before
 
 
@@ -217,6 +246,95 @@ def test_a_base_is_not_needed_to_go_on(settings: RunSettings, trained_run: Path,
     shutil.rmtree(base)
     train(resume_run(tmp_path / "run", device="cpu"))
     assert load_checkpoint(run.folder.last).lineage["base"]["name"] == "base"
+
+
+def test_a_base_is_judged_before_and_on_its_own_text(settings: RunSettings, trained_run: Path, tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", update_settings(settings, base=str(trained_run)), device="cpu")
+    train(run)
+    evaluations = metrics(run, "evaluation")
+    assert [line["step"] for line in evaluations] == [0, 5, 10, 15, 20]
+    base, _ = open_checkpoint(trained_run)
+    # The same text was held out from the base.
+    assert evaluations[0]["evaluation"]["nats_per_char"] == pytest.approx(base.figures["nats_per_char"], rel=0.02)
+    assert evaluations[0]["kept"]["nats_per_char"] != evaluations[-1]["kept"]["nats_per_char"]
+
+
+@pytest.mark.parametrize("choice", ["extend", "new"])
+def test_a_run_with_another_vocabulary_than_its_base_is_resumed_with_the_same_bits(
+    settings: RunSettings, trained_run: Path, tmp_path: Path, choice: str
+) -> None:
+    text = {"vocab_size": 400, "base_vocabulary": choice}
+    training = {**settings.training.model_dump(), "base_share": 0.3, "layer_decay": 0.5, "save_seconds": 1e-9}
+    settings = update_settings(settings, base=str(trained_run), text=text, training=training)
+    whole = start_run(tmp_path / "whole", settings, device="cpu")
+    train(whole)
+    parts = start_run(tmp_path / "parts", settings, device="cpu")
+    for event in parts.events():
+        if isinstance(event, CheckpointEvent) and event.step == 7:
+            break
+    parts = resume_run(tmp_path / "parts", device="cpu")
+    assert parts.trainer.step == 7
+    train(parts)
+    assert_same_weights(whole.folder.last, parts.folder.last)
+    checkpoint, tokenizer = open_checkpoint(whole.folder.last)
+    base, known = open_checkpoint(trained_run)
+    assert tokenizer.sha256 != known.sha256
+    assert checkpoint.model.settings.hidden_size == base.model.settings.hidden_size
+    # It begins with what the base knew, far from guessing.
+    assert metrics(whole, "evaluation")[0]["evaluation"]["nats_per_char"] < 1.5 * base.figures["nats_per_char"]
+
+
+@pytest.mark.parametrize("budget", [TrainingBudget(steps=10), TrainingBudget(epochs=0.05)])
+def test_a_finished_run_is_trained_longer_and_survives_an_interruption(
+    settings: RunSettings, tmp_path: Path, budget: TrainingBudget
+) -> None:
+    train(start_run(tmp_path / "whole", settings, device="cpu"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    whole = resume_run(tmp_path / "whole", longer=budget, device="cpu")
+    train(whole)
+    assert whole.trainer.step > STEPS
+    assert state(whole)["state"] == "finished"
+    # Killed right after it was asked for, and once more on its way.
+    resume_run(tmp_path / "parts", longer=budget, device="cpu")
+    parts = resume_run(tmp_path / "parts", device="cpu")
+    assert parts.settings.training.steps == whole.trainer.step == parts.trainer.total_steps
+    for event in parts.events():
+        if event.step > STEPS + 3:
+            parts.stop()
+    assert state(parts)["state"] == "stopped"
+    parts = resume_run(tmp_path / "parts", device="cpu")
+    train(parts)
+    assert_same_weights(whole.folder.last, parts.folder.last)
+    assert_same_weights(whole.folder.best, parts.folder.best)
+    steps = [line["step"] for line in metrics(parts, "evaluation")]
+    assert steps[:4] == [5, 10, 15, 20]
+    assert len(steps) == 8
+    assert steps[-1] == whole.trainer.step
+
+
+def test_what_cannot_be_trained_longer_is_told(settings: RunSettings, tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", settings, device="cpu")
+    del run
+    with pytest.raises(InvalidSetting, match="a run that has trained"):
+        resume_run(tmp_path / "run", longer=TrainingBudget(steps=3), device="cpu")
+    with pytest.raises(InvalidSetting, match="one of steps, epochs and minutes"):
+        resume_run(tmp_path / "run", longer=TrainingBudget(), device="cpu")
+    assert resume_run(tmp_path / "run", device="cpu").trainer.step == 0
+
+
+def test_a_run_that_ended_early_says_so_and_stays_ended(
+    settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {**settings.training.model_dump(), "steps": 200, "evaluations": 40, "patience": 2}
+    run = start_run(tmp_path / "run", update_settings(settings, training=training), device="cpu")
+    real = run.trainer.evaluate_average
+    monkeypatch.setattr(run.trainer, "evaluate_average", lambda: replace(real(), nats_per_char=3.0 + run.trainer.step))
+    end = train(run)[-1]
+    assert isinstance(end, EndEvent)
+    assert (end.early, end.step, end.best_step) == (True, 15, 5)
+    assert (state(run)["state"], state(run)["early"]) == ("finished", True)
+    again = resume_run(tmp_path / "run", device="cpu")
+    assert (train(again)[-1].step, state(again)["early"]) == (15, True)
 
 
 @pytest.mark.parametrize(

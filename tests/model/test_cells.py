@@ -125,6 +125,39 @@ def test_update_gate_lstm_starts_by_mixing_in_equal_parts() -> None:
     assert isinstance(layer.mixing, nn.Parameter)
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_gate_weights_are_the_layers_own_products(name: str) -> None:
+    """From them and the equations in their documented order the step can be made again."""
+    layer = build(name)
+    weights = layer.gate_weights()
+    size, gates = layer.hidden_size, layer.num_gates
+    assert [tuple(part.shape) for part in weights] == [
+        (gates * size, layer.input_size),
+        (gates * size, size),
+        (gates * size,),
+        (gates * size,),
+    ]
+    assert weights.hidden.data_ptr() == layer.recurrent_weight.data_ptr()
+    inputs, state = torch.randn(3, 5), random_state(layer, 3)
+    x = (inputs @ weights.input.T + weights.input_bias).split(size, 1)
+    h = (state[0] @ weights.hidden.T + weights.hidden_bias).split(size, 1)
+    if name == "rnn":
+        expected = torch.tanh(x[0] + h[0])
+    elif name == "gru":
+        reset, update = torch.sigmoid(x[0] + h[0]), torch.sigmoid(x[1] + h[1])
+        expected = (1 - update) * torch.tanh(x[2] + reset * h[2]) + update * state[0]
+    else:
+        i, f, g, o, *extra = (one + other for one, other in zip(x, h, strict=True))
+        usual = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+        expected = torch.sigmoid(o) * torch.tanh(usual)
+        if extra:
+            assert isinstance(layer, UpdateGateLSTM)
+            update, mix = torch.sigmoid(extra[0]), torch.sigmoid(layer.mixing)
+            updated = update * state[1] + (1 - update) * torch.tanh(extra[1])
+            expected = mix * expected + (1 - mix) * torch.sigmoid(o) * torch.tanh(updated)
+    torch.testing.assert_close(layer.step(inputs, state)[0], expected, atol=1e-6, rtol=1e-5)
+
+
 def test_segments_cut_where_any_row_resets() -> None:
     resets = torch.zeros(2, 6, dtype=torch.bool)
     resets[0, 2] = resets[1, 5] = resets[1, 0] = True

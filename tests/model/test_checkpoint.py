@@ -32,6 +32,7 @@ def checkpoint(make_model: Callable[..., LanguageModel]) -> Checkpoint:
         lineage={"files": ["静夜思.txt"]},
         figures={"nats_per_char": 1.5},
         card="# A model\n",
+        copy_index=b"not opened here",
     )
 
 
@@ -160,7 +161,18 @@ def test_weights_that_are_no_numbers_are_refused(folder: Path) -> None:
         load_checkpoint(folder)
 
 
+def test_the_index_of_copies_is_kept_and_may_be_missing(folder: Path, tmp_path: Path) -> None:
+    assert load_checkpoint(folder).copy_index == b"not opened here"
+    (folder / "copy_index.bin").unlink()
+    without = load_checkpoint(folder)
+    assert without.copy_index == b""
+    save_checkpoint(tmp_path / "again", without)
+    assert not (tmp_path / "again" / "copy_index.bin").exists()
+
+
 def test_files_beyond_the_limits_are_not_read(folder: Path) -> None:
+    with pytest.raises(BadCheckpoint, match=r"copy_index\.bin, size"):
+        load_checkpoint(folder, limits=Limits(max_copy_index_bytes=10))
     with pytest.raises(BadCheckpoint, match="size"):
         load_checkpoint(folder, limits=Limits(max_weights_bytes=100))
 

@@ -44,7 +44,13 @@ def ids() -> NDArray[np.uint16]:
 @pytest.fixture
 def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
     def make(
-        cell: str = "lstm", *, clock: Callable[[], float] | None = None, sampler: Any = None, **changes: Any
+        cell: str = "lstm",
+        *,
+        clock: Callable[[], float] | None = None,
+        sampler: Any = None,
+        kept: HeldOut | None = None,
+        tuned: bool = False,
+        **changes: Any,
     ) -> Trainer:
         defaults: dict[str, Any] = {"steps": 12, "batch_size": 4, "window": 10, "evaluations": 3, "seed": 5}
         if changes.keys() & {"epochs", "minutes"}:
@@ -63,7 +69,15 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
             reset_at_document_ends=settings.reset_at_document_ends,
         )
         return Trainer(
-            model, batches, settings, CPU, held_out=held_out, sampler=sampler, clock=clock or ManualClock(0.01)
+            model,
+            batches,
+            settings,
+            CPU,
+            held_out=held_out,
+            kept=kept,
+            tuned=tuned,
+            sampler=sampler,
+            clock=clock or ManualClock(0.01),
         )
 
     return make

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from textgen.config import ModelSettings
+from textgen.config import AdaptationSettings, ModelSettings
 from textgen.errors import NoText
 from textgen.model import LanguageModel
-from textgen.training.evaluation import Evaluation, evaluate, padded_batch_loss
+from textgen.model.adaptation import adapt
+from textgen.progress import Progress
+from textgen.training.evaluation import Evaluation, evaluate, evaluate_dynamically, padded_batch_loss
 
 VOCAB = 30
 
@@ -104,6 +106,68 @@ def test_nothing_to_score_is_an_error(model: LanguageModel) -> None:
     for ids in (np.array([], np.uint16), np.array([1], np.uint16)):
         with pytest.raises(NoText):
             evaluate(model, ids, chars=0, bytes=0)
+
+
+class TestDynamicEvaluation:
+    settings = AdaptationSettings(learning_rate=1e-2, decay=0.01, window=16)
+
+    def score(self, model: LanguageModel, ids: np.ndarray, **changes: float) -> Evaluation:
+        settings = self.settings.model_copy(update=changes)
+        return evaluate_dynamically(model, ids, chars=1500, bytes=1800, settings=settings)
+
+    @pytest.mark.parametrize("length", [2, 9, 17])
+    def test_the_first_window_is_scored_by_the_model_as_it_was(self, model: LanguageModel, length: int) -> None:
+        """Whatever the size of the steps: nothing is learned from a text before it is scored."""
+        ids = text(length)
+        static = evaluate(model, ids, chars=1500, bytes=1800)
+        for result in (self.score(model, ids), self.score(model, ids, learning_rate=1.0)):
+            assert result.as_dict() == pytest.approx(static.as_dict(), rel=1e-5)
+
+    def test_each_window_is_scored_after_learning_from_those_before(self, model: LanguageModel) -> None:
+        ids = text(40)
+        total, state = 0.0, model.initial_state(1)
+        for start in (0, 16, 32):
+            # Learning is in order, so a model that has adapted to a text stands where reading that text left it.
+            reader = adapt(model, ids[: start + 1], self.settings)
+            for current, following in zip(ids[start:39].tolist()[:16], ids[start + 1 :].tolist(), strict=False):
+                logits, state = reader(torch.tensor([[current]]), state)
+                total -= F.log_softmax(logits[0, 0].double(), -1)[following].item()
+        result = self.score(model, ids)
+        assert result.tokens == 39
+        assert result.nats_per_token == pytest.approx(total / 39, rel=1e-5)
+        assert result.nats_per_char == pytest.approx(total / 1500, rel=1e-5)
+        assert result.nats_per_token != pytest.approx(evaluate(model, ids, chars=1, bytes=1).nats_per_token, rel=1e-4)
+
+    def test_a_text_that_repeats_itself_is_learned(self, model: LanguageModel) -> None:
+        ids = np.concatenate([[1], np.tile(text(30)[1:], 20)]).astype(np.uint16)
+        before = {name: weight.clone() for name, weight in model.state_dict().items()}
+        static = evaluate(model, ids, chars=1500, bytes=1800)
+        dynamic = self.score(model, ids)
+        assert dynamic.nats_per_char < 0.9 * static.nats_per_char
+        assert dynamic.accuracy > static.accuracy
+        assert (dynamic.tokens, dynamic.chars, dynamic.bytes) == (static.tokens, 1500, 1800)
+        assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+    def test_passes_do_not_count_since_the_text_is_read_once(self, model: LanguageModel) -> None:
+        assert self.score(model, text(80), passes=20) == self.score(model, text(80))
+
+    def test_marks_of_a_beginning_are_neither_scored_nor_learned(self, model: LanguageModel) -> None:
+        ids = text(60)
+        ids[[20, 21]] = [2, 1]
+        assert self.score(model, ids).tokens == 58
+        # A window of nothing but marks teaches nothing and scores nothing.
+        marks = np.concatenate([text(17), np.ones(16, np.uint16)])
+        assert self.score(model, marks).tokens == 16
+        assert self.score(model, marks).nats_per_token == self.score(model, marks[:17]).nats_per_token
+
+    def test_it_tells_how_far_it_is(self, model: LanguageModel) -> None:
+        seen: list[Progress] = []
+        evaluate_dynamically(model, text(40), chars=1, bytes=1, settings=self.settings, progress=seen.append)
+        assert [(progress.done, progress.total) for progress in seen] == [(16, 39), (32, 39), (39, 39)]
+
+    def test_nothing_to_score_is_an_error(self, model: LanguageModel) -> None:
+        with pytest.raises(NoText):
+            self.score(model, text(1))
 
 
 class TestPaddedBatchLoss:

@@ -1,33 +1,39 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
-from textgen.config import TrainingSettings
-from textgen.training.optimizers import build_optimizer, learning_rate_factor, update_average
-
-
-@given(progress=st.floats(0, 1), warmup=st.floats(0, 1))
-def test_the_learning_rate_stays_between_zero_and_its_peak(progress: float, warmup: float) -> None:
-    assert 0.0 <= learning_rate_factor(progress, warmup) <= 1.0
-
-
-def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
-    assert learning_rate_factor(0.05, 0.1) == pytest.approx(0.5)
-    assert learning_rate_factor(0.1, 0.1) == 1.0
-    assert learning_rate_factor(0.55, 0.1) == pytest.approx(0.5)
-    assert learning_rate_factor(1.0, 0.1) == pytest.approx(0.0)
-    assert learning_rate_factor(0.0, 0.1) > 0
+from textgen.config import ModelSettings, TrainingSettings
+from textgen.model.language_model import LanguageModel
+from textgen.training.optimizers import build_optimizer, rate_scales, set_learning_rate, update_average
 
 
 def test_only_matrices_decay() -> None:
-    model = nn.Linear(3, 4)
+    model = LanguageModel(ModelSettings(vocab_size=9, embedding_size=3, hidden_size=4))
     optimizer = build_optimizer(model, TrainingSettings(steps=1, weight_decay=0.3))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert decay == {id(model.weight): 0.3, id(model.bias): 0.0}
+    assert decay == {id(p): 0.3 if p.dim() == 2 else 0.0 for p in model.parameters()}
+
+
+def test_lower_layers_and_the_embedding_learn_more_slowly() -> None:
+    model = LanguageModel(ModelSettings(vocab_size=9, embedding_size=3, hidden_size=4, num_layers=3))
+    settings = TrainingSettings(steps=1, layer_decay=0.5, embedding_rate=0.2, weight_decay=0.3)
+    scales = rate_scales(model, settings)
+    assert {name.split(".")[0]: scales[name] for name in scales if not name.startswith("layers")} == {
+        "embedding": 0.2,
+        "projection": 1.0,
+        "output_bias": 1.0,
+    }
+    assert [scales[f"layers.{number}.fused.weight_hh_l0"] for number in range(3)] == [0.125, 0.25, 0.5]
+    optimizer = build_optimizer(model, settings)
+    set_learning_rate(optimizer, 2.0)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates == {id(p): 2.0 * scales[name] for name, p in model.named_parameters()}
+    assert decay == {id(p): 0.3 if p.dim() == 2 else 0.0 for p in model.parameters()}
 
 
 def test_the_average_is_the_exponential_mean() -> None:
@@ -41,3 +47,17 @@ def test_the_average_is_the_exponential_mean() -> None:
             kept = min(decay, (1 + step) / (10 + step))
             expected = kept * expected + (1 - kept) * step
     assert average.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_training_began_with_keeps_its_share_of_the_average() -> None:
+    start = nn.Linear(3, 2, bias=False)
+    model, plain, shared = (copy.deepcopy(start) for _ in range(3))
+    anchors = [start.weight.detach().clone()]
+    with torch.no_grad():
+        for step in range(1, 50):
+            model.weight.add_(torch.randn(2, 3))
+            update_average(plain, model, decay=0.9, step=step)
+            update_average(shared, model, decay=0.9, step=step, anchors=anchors, anchor_share=0.3)
+    expected = 0.7 * plain.weight + 0.3 * start.weight
+    assert torch.allclose(shared.weight, expected, atol=1e-5)
+    assert not torch.allclose(shared.weight, plain.weight, atol=1e-2)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from tests.grammar import make_text
-from textgen.config import RunSettings, parse_settings
+from textgen.config import RunSettings, TrainingBudget, parse_settings
 from textgen.errors import InvalidSetting
 from textgen.text.readers import open_text
 from textgen.training.presets import PresetName, TextSurvey, preset_settings, survey_text
@@ -53,9 +53,26 @@ def test_a_vocabulary_has_room_for_its_script() -> None:
 
 
 def test_a_base_is_tuned_gently() -> None:
-    assert (
-        settings("quick", MIDDLE, base=True).training.learning_rate < settings("quick", MIDDLE).training.learning_rate
-    )
+    tuned, fresh = (settings("quick", MIDDLE, base=base).training for base in (True, False))
+    assert tuned.learning_rate < fresh.learning_rate
+    assert tuned.embedding_rate < 1.0
+    assert tuned.layer_decay < 1.0
+    assert (fresh.embedding_rate, fresh.layer_decay, fresh.base_share) == (1.0, 1.0, 0.0)
+
+
+def test_a_text_that_is_read_often_is_learned_more_gently_from_a_base() -> None:
+    def tuning(**budget: Any) -> tuple[float, float]:
+        chosen = preset_settings("quick", MIDDLE, base=True, budget=TrainingBudget(**budget))
+        training = parse_settings(RunSettings, chosen).training
+        return training.learning_rate, -training.output_dropout - training.weight_dropout
+
+    for budgets in ([{"epochs": 1}, {"epochs": 4}, {"epochs": 30}], [{"minutes": 1}, {"minutes": 10}, {"minutes": 90}]):
+        chosen = [tuning(**budget) for budget in budgets]
+        assert chosen == sorted(chosen, reverse=True)
+        assert chosen[0] > chosen[-1]
+    runs = [settings("balanced", survey, base=True).training for survey in (LARGE, MIDDLE, SMALL)]
+    assert runs[0].learning_rate > runs[-1].learning_rate
+    assert [run.output_dropout for run in runs] == sorted(run.output_dropout for run in runs)
 
 
 def test_an_unknown_preset_is_told_what_there_is() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,20 +9,22 @@ import pytest
 import torch
 
 from tests.training.conftest import ManualClock
-from textgen.config import TrainingSettings, parse_settings
+from textgen.config import TrainingBudget, TrainingSettings, parse_settings
 from textgen.errors import BadCheckpoint, InvalidSetting, TrainingDiverged
 from textgen.model.cells import cell_types
+from textgen.training.evaluation import Evaluation
 from textgen.training.events import (
     CheckpointEvent,
     EndEvent,
     EvaluationEvent,
     Event,
     SampleEvent,
+    Samples,
     StartEvent,
     StepEvent,
 )
 from textgen.training.snapshot import TrainingSnapshot
-from textgen.training.trainer import Trainer
+from textgen.training.trainer import HeldOut, Trainer
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -60,6 +63,171 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
     assert second.best == whole.best
     assert of_type(events, StartEvent)[0].step == first.step
+
+
+TUNING = {
+    "schedule": "triangular",
+    "layer_decay": 0.5,
+    "embedding_rate": 0.3,
+    "base_share": 0.3,
+    "patience": 2,
+    "evaluations": 6,
+}
+
+
+def test_a_run_resumed_with_every_setting_for_tuning_ends_with_the_same_bits(
+    make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    whole = make_trainer(tuned=True, **TUNING)
+    expected = of_type(list(whole.events()), EvaluationEvent)
+    first = make_trainer(tuned=True, **TUNING)
+    told = of_type(list(until_step(first, 5)), EvaluationEvent)
+    first.snapshot().save(tmp_path)
+    second = make_trainer(tuned=True, **TUNING)
+    with torch.no_grad():
+        # What training began with is not what a resumed run happens to begin with.
+        second.model.embedding.zero_()
+    second.restore(first.average.state_dict(), TrainingSnapshot.load(tmp_path))
+    told += of_type(list(second.events()), EvaluationEvent)
+    assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
+    assert [(event.step, event.evaluation) for event in told] == [(e.step, e.evaluation) for e in expected]
+
+
+def test_what_training_began_with_keeps_its_share(make_trainer: MakeTrainer) -> None:
+    def moved(trainer: Trainer) -> float:
+        before = [parameter.detach().clone() for parameter in trainer.average.parameters()]
+        list(trainer.events())
+        pairs = zip(trainer.average.parameters(), before, strict=True)
+        return sum((after - start).square().sum().item() for after, start in pairs) ** 0.5
+
+    assert moved(make_trainer(base_share=0.4)) == pytest.approx(0.6 * moved(make_trainer()), rel=1e-3)
+
+
+def worse_and_worse(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, best_at: int) -> None:
+    """Makes every evaluation after step `best_at` worse than the one before."""
+    real = trainer.evaluate_average
+
+    def evaluation() -> Evaluation:
+        nats = 3.0 + abs(trainer.step - best_at) / 100
+        return dataclasses.replace(real(), nats_per_char=nats)
+
+    monkeypatch.setattr(trainer, "evaluate_average", evaluation)
+
+
+def test_a_run_that_gets_no_better_ends_early(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer = make_trainer(steps=100, evaluations=20, patience=3)
+    worse_and_worse(trainer, monkeypatch, 20)
+    events = list(trainer.events())
+    end = events[-1]
+    assert isinstance(end, EndEvent)
+    assert (end.step, end.reason, end.early, end.best_step) == (35, "finished", True, 20)
+    assert [event.step for event in of_type(events, CheckpointEvent) if event.kind == "best"][-1] == 20
+    trainer.snapshot().save(tmp_path)
+    again = make_trainer(steps=100, evaluations=20, patience=3)
+    again.restore(trainer.average.state_dict(), TrainingSnapshot.load(tmp_path))
+    (ended,) = of_type(list(again.events()), EndEvent)
+    assert dataclasses.replace(ended, elapsed_seconds=0.0) == dataclasses.replace(end, elapsed_seconds=0.0)
+
+
+def test_patience_goes_on_where_it_was_interrupted(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (make_trainer(steps=100, evaluations=20, patience=3) for _ in range(2))
+    for trainer in (first, second):
+        worse_and_worse(trainer, monkeypatch, 20)
+    list(until_step(first, 32))
+    second.restore(first.average.state_dict(), first.snapshot())
+    list(second.events())
+    assert second.step == 35
+
+
+def test_without_patience_the_whole_budget_is_spent(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(steps=60, evaluations=20, patience=0)
+    worse_and_worse(trainer, monkeypatch, 0)
+    end = list(trainer.events())[-1]
+    assert isinstance(end, EndEvent)
+    assert (end.step, end.early) == (60, False)
+
+
+def test_a_tuned_model_is_judged_before_it_learns(make_trainer: MakeTrainer, ids: Any) -> None:
+    kept = HeldOut(ids[200:300], chars=100, bytes=100)
+    trainer = make_trainer(tuned=True, kept=kept)
+    events = list(trainer.events())
+    evaluations = of_type(events, EvaluationEvent)
+    assert [event.step for event in evaluations] == [0, 4, 8, 12]
+    assert evaluations[0].best
+    assert evaluations[0].kept != evaluations[-1].kept
+    assert evaluations[0].kept is not None
+    assert evaluations[0].kept.chars == 100
+    assert of_type(events, CheckpointEvent)[0] == CheckpointEvent(0, "best")
+
+
+@pytest.mark.parametrize(
+    ("before", "longer", "end"),
+    [
+        ({"steps": 12}, {"steps": 8}, 20),
+        ({"epochs": 0.5}, {"epochs": 0.2}, None),
+        ({"minutes": 0.05}, {"steps": 6}, None),
+        ({"steps": 12}, {"minutes": 0.05}, None),
+    ],
+)
+def test_a_run_is_trained_longer(
+    make_trainer: MakeTrainer, before: dict[str, Any], longer: dict[str, Any], end: int | None
+) -> None:
+    first = make_trainer(**before, clock=ManualClock(0.01))
+    list(first.events())
+    spent = first.step
+    second = make_trainer(**before, clock=ManualClock(0.01))
+    second.restore(first.average.state_dict(), first.snapshot())
+    second.extend(TrainingBudget(**longer))
+    assert second.progress < 0.1
+    events = list(second.events())
+    assert second.step > spent
+    assert end is None or second.step == end
+    assert (second.whole_budget().minutes or 1.0) > 0.05
+    assert len(of_type(events, EvaluationEvent)) == 3
+    assert all(event.step > spent for event in of_type(events, EvaluationEvent))
+    rates = [event.learning_rate for event in of_type(events, StepEvent)]
+    assert max(rates) > 0.6 * 5e-3
+    assert rates[-1] < 0.2 * 5e-3
+    assert of_type(events, EndEvent)[0].reason == "finished"
+
+
+def test_a_run_trained_longer_and_interrupted_ends_with_the_same_bits(
+    make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    def longer(trainer: Trainer) -> Trainer:
+        again = make_trainer(**TUNING)
+        again.restore(trainer.average.state_dict(), trainer.snapshot())
+        again.extend(TrainingBudget(steps=14))
+        return again
+
+    original = make_trainer(**TUNING)
+    list(original.events())
+    whole = longer(original)
+    list(whole.events())
+    first = longer(original)
+    list(until_step(first, original.step + 5))
+    first.snapshot().save(tmp_path)
+    second = make_trainer(**TUNING)
+    second.restore(first.average.state_dict(), TrainingSnapshot.load(tmp_path))
+    assert second.total_steps == original.step + 14
+    list(second.events())
+    assert second.step == whole.step
+    assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
+
+
+def test_a_longer_run_that_had_ended_early_gets_its_patience_back(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(steps=100, evaluations=20, patience=3)
+    worse_and_worse(trainer, monkeypatch, 20)
+    list(trainer.events())
+    trainer.extend(TrainingBudget(steps=1000))
+    events = list(trainer.events())
+    # Fifty steps lie between two evaluations now.
+    assert of_type(events, EndEvent)[0].step == 35 + 3 * 50
+    assert of_type(events, EndEvent)[0].early
 
 
 def test_a_resumed_run_crosses_epochs_with_the_same_bits(make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -121,13 +289,15 @@ def test_documents_can_be_kept_apart(make_trainer: MakeTrainer) -> None:
 
 
 def test_events_tell_the_whole_story(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(sampler=lambda model: ("a sample",))
+    trainer = make_trainer(sampler=lambda model: Samples(("a sample",)))
     events = list(trainer.events())
     assert isinstance(events[0], StartEvent)
     assert isinstance(events[-1], EndEvent)
     assert events[0].total_steps == 12
     assert [event.step for event in of_type(events, EvaluationEvent)] == [4, 8, 12]
-    assert [event.step for event in of_type(events, SampleEvent)] == [0, 4, 8, 12]
+    samples = of_type(events, SampleEvent)
+    assert [event.step for event in samples] == [0, 4, 8, 12]
+    assert {event.samples for event in samples} == {("a sample",)}
     assert of_type(events, EvaluationEvent)[0].best
     steps = of_type(events, StepEvent)
     assert steps[-1].step == 12

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from textgen.studio import Studio
-from textgen.ui.build import about_model, build_page
+from textgen.ui.build import about_model, backend_of, build_page, defaults_for
+from textgen.ui.controls import PAGE_DEFAULTS, controls
 from textgen.ui.i18n import say
 
 
@@ -84,12 +85,45 @@ def test_a_page_without_models_opens(tmp_path: Path) -> None:
     assert component(config, "model")["choices"] == []
 
 
-def test_the_page_has_what_the_issue_asks_for_in_plain_sight(studio: Studio, config: dict[str, Any]) -> None:
-    for elem_id in ("document", "generate", "stop", "temperature", "length", "beams", "more", "examples", "language"):
+def test_the_page_has_what_the_issue_asks_for(studio: Studio, config: dict[str, Any]) -> None:
+    parts = ("document", "generate", "stop", "continue", "undo", "redo", "clear", "status", "results", "tokens")
+    for elem_id in (
+        *parts,
+        "examples",
+        "language",
+        "presets",
+        *(control.elem_id for control in controls(studio.limits)),
+    ):
         component(config, elem_id)
+    for fold in ("sampling", "repetition", "beams", "several", "words"):
+        assert component(config, f"fold-{fold}")["open"] is False
     assert component(config, "stop")["interactive"] is False
     assert component(config, "length")["maximum"] <= studio.limits.max_new_tokens
     assert component(config, "beams")["maximum"] <= studio.limits.max_beams
+
+
+def test_every_control_has_a_name_and_a_sentence_of_help(studio: Studio, config: dict[str, Any]) -> None:
+    for control in controls(studio.limits):
+        props = component(config, control.elem_id)
+        for part, key in (("label", control.key), ("info", f"{control.key}_info")):
+            assert json.loads(str(props[part]).removeprefix("__i18n__"))["key"] == key
+            assert all(say(key, language) for language in ("en", "zh"))
+
+
+def test_a_model_brings_the_settings_that_suit_it(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "tiny", tmp_path / "calm")
+    (tmp_path / "calm" / "generation_config.json").write_text(json.dumps({"temperature": 0.3, "max_new_tokens": 50}))
+    studio = Studio([tmp_path], device="cpu")
+    suited = defaults_for(studio, "calm")
+    studio.close()
+    assert (suited.temperature, suited.max_new_tokens, suited.top_logprobs) == (0.3, 50, PAGE_DEFAULTS.top_logprobs)
+
+
+def test_a_model_that_cannot_be_read_brings_none(studio: Studio) -> None:
+    for name in ("spoilt", "gone", "", None):
+        assert defaults_for(studio, name) == PAGE_DEFAULTS
+        assert backend_of(studio, name) == ""
+    assert studio.load("tiny").engine.backend_name in backend_of(studio, "tiny")
 
 
 def test_nothing_of_the_page_is_an_api(config: dict[str, Any]) -> None:

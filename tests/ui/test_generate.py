@@ -1,42 +1,40 @@
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gradio as gr
 import pytest
 
 from textgen.config import GenerationSettings
-from textgen.errors import InvalidSetting, TextgenError
-from textgen.studio import Studio
-from textgen.ui.generate import GenerateTab, settings_of
+from textgen.errors import TextgenError
+from textgen.limits import Limits
+from textgen.studio import Studio, TextStream
+from textgen.ui.controls import PAGE_DEFAULTS, controls, shown_value
+from textgen.ui.generate import GenerateTab
 from textgen.ui.i18n import build_i18n, say
+from textgen.ui.link import read_query
 
-VALUES: dict[str, Any] = {
-    "temperature": 0.8,
-    "length": 20,
-    "beams": 1,
-    "top_k": 0,
-    "top_p": 1.0,
-    "min_tokens": 0,
-    "length_penalty": 1.0,
-    "num_return": 1,
-    "seed": "1",
-    "stop_texts": "",
-}
+CONTROLS = controls(Limits())
+VALUES: dict[str, Any] = {control.field: shown_value(control, PAGE_DEFAULTS) for control in CONTROLS}
+VALUES |= {"max_new_tokens": 20, "seed": "1"}
 
 
 class Shown(NamedTuple):
-    """One update of the page, in the order of the handler's outputs."""
+    """One update of the page, in the order of the handler's outputs. What stays as it is keeps its last value."""
 
     text: str
     status: str
-    beams: str
+    results: str
+    tokens: str
+    link: str
     go: gr.Button
+    go_on: gr.Button
     stop: gr.Button
 
 
@@ -57,60 +55,19 @@ def generate(
 ) -> Iterator[Shown]:
     assert changes.keys() <= VALUES.keys()
     request: Any = SimpleNamespace(session_hash=session)
+    last: Any = ("",) * 8
     for update in tab.generate(request, language, model, text, *{**VALUES, **changes}.values()):
-        yield Shown(*update)
+        last = tuple(old if is_skip(new) else new for old, new in zip(last, update, strict=True))
+        yield Shown(*last)
+
+
+def is_skip(value: Any) -> bool:
+    return isinstance(value, dict) and value == gr.skip()
 
 
 def buttons(shown: Shown) -> tuple[bool, bool]:
+    assert shown.go.interactive == shown.go_on.interactive
     return bool(shown.go.interactive), bool(shown.stop.interactive)
-
-
-def test_defaults_are_the_defaults() -> None:
-    defaults = GenerationSettings()
-    assert settings_of(**VALUES | {"length": 200, "seed": ""}) == defaults
-    assert settings_of(**VALUES | {"length": 200.0, "seed": None, "stop_texts": None}) == defaults
-
-
-def test_controls_become_settings() -> None:
-    settings = settings_of(0.5, 30, 4, 10, 0.9, 5, -1.0, 3, " 42 ", "\nEND\n  \n结束")
-    assert settings == GenerationSettings(
-        temperature=0.5,
-        max_new_tokens=30,
-        num_beams=4,
-        top_k=10,
-        top_p=0.9,
-        min_new_tokens=5,
-        length_penalty=-1.0,
-        num_return=3,
-        seed=42,
-        stop=("END", "  ", "结束"),
-    )
-    assert settings_of(**VALUES | {"beams": 2, "num_return": 5}).num_return == 2
-
-
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"seed": "-1"}, "seed"),
-        ({"seed": "1.5"}, "seed"),
-        ({"seed": "٣"}, "seed"),
-        ({"seed": "x"}, "seed"),
-        ({"seed": str(2**63)}, "seed"),
-        ({"seed": "9" * 5000}, "seed"),
-        ({"min_tokens": 21}, "min_new_tokens"),
-        ({"temperature": None}, "temperature"),
-        ({"length": 1.5}, "max_new_tokens"),
-        ({"stop_texts": "a\n" * 17}, "stop"),
-    ],
-)
-def test_controls_that_make_no_settings_are_told(changes: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidSetting) as caught:
-        settings_of(**VALUES | changes)
-    assert caught.value.params["field"] == field
-
-
-def test_large_seeds_are_kept_exactly() -> None:
-    assert settings_of(**VALUES | {"seed": str(2**63 - 1)}).seed == 2**63 - 1
 
 
 @pytest.mark.parametrize("prompt", ["", "Mira ", "小猫🌙\n"])
@@ -122,10 +79,31 @@ def test_text_streams_in_after_the_prompt(tab: GenerateTab, prompt: str) -> None
     texts = [shown.text for shown in [first, *middle, last]]
     assert all(after.startswith(before) for before, after in pairwise(texts))
     assert all(buttons(shown) == (False, True) for shown in middle)
-    assert all("tokens/s" in shown.status and "seed 1" in shown.status for shown in middle)
+    begun, *written = middle
+    assert say("status_reading", "en") in begun.status
+    assert all("tokens/s" in shown.status and "seed 1" in shown.status for shown in written)
+    assert all("tiny on " in shown.status for shown in [*middle, last])
     assert buttons(last) == (True, False)
     assert "full length" in last.status or "came to its end" in last.status
     assert last.text != prompt
+
+
+def test_copies_are_told_and_avoided_where_the_model_knows_its_text(tab: GenerateTab) -> None:
+    values: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": 60}
+    last = list(generate(tab, "Mira ", **values))[-1]
+    assert re.search(r"copied from training: [1-9][0-9.]* %", last.status)
+    assert ' copied"' in last.tokens
+    last = list(generate(tab, "Mira ", language="zh", **values, avoid_copying=True))[-1]
+    assert "照抄训练文本：0 %" in last.status
+    assert "avoid_copying=1" in last.link
+    several = list(generate(tab, "Mira ", **values, num_samples=2))[-1]
+    assert "copied from training: " in several.status
+    plain = list(generate(tab, "Mira ", model="endless"))[-1]
+    assert "copied" not in plain.status + plain.tokens
+    refused = list(generate(tab, "Mira ", model="endless", avoid_copying=True))[-1]
+    assert "Avoid copying: a model without an index was given" in refused.status
+    refused = list(generate(tab, "Mira ", model="endless", language="zh", avoid_copying=True))[-1]
+    assert "可用命令 textgen index 生成" in refused.status
 
 
 def test_the_seed_that_is_shown_gives_the_same_text(tab: GenerateTab) -> None:
@@ -134,19 +112,83 @@ def test_the_seed_that_is_shown_gives_the_same_text(tab: GenerateTab) -> None:
     assert list(generate(tab, "Old ", seed=seed))[-1].text == last.text
 
 
+def test_a_finished_text_is_coloured_and_only_then(tab: GenerateTab) -> None:
+    *before, last = list(generate(tab, "Mira "))
+    assert all(shown.tokens == "" for shown in before)
+    assert 'data-prompt="Mira "' in last.tokens
+    assert last.tokens.count('role="button"') == int(last.status.split(">")[3].split()[0])
+    # A next text keeps the colours of the one before until it has its own: the page does not jump.
+    request_: Any = SimpleNamespace(session_hash="s")
+    updates = list(tab.generate(request_, "en", "tiny", "Mira ", *VALUES.values()))
+    assert all(is_skip(update[3]) for update in updates[:-1])
+
+
+def test_several_texts_grow_side_by_side(tab: GenerateTab) -> None:
+    first, begun, *middle, last = list(generate(tab, "The ", num_samples=3))
+    assert first.results == ""
+    assert begun.results.count("<li>") == 3
+    assert all(shown.text == "The " for shown in [begun, *middle, last])
+    assert middle[-1].results.count("growing") == 3
+    assert last.results.count('class="take') == 3
+    assert last.results.count('class="tokens"') == 3
+    assert last.tokens == ""
+    alone = list(generate(tab, "The "))[-1]
+    assert f'data-text="{alone.text}' in last.results  # the first of several is the one that comes alone
+
+
 def test_beams_show_the_best_so_far_and_then_the_results(tab: GenerateTab) -> None:
-    first, *middle, last = list(generate(tab, "The ", beams=3, num_return=3, length=8))
-    assert first.beams == ""
-    assert any("Best so far" in shown.beams and "<li" in shown.beams for shown in middle)
-    assert all("searching" in shown.status for shown in middle)
+    first, *middle, last = list(generate(tab, "The ", num_beams=3, num_return=3, max_new_tokens=8))
+    assert first.results == ""
+    assert any("Best so far" in shown.results and "<li" in shown.results for shown in middle)
+    assert all("searching" in shown.status for shown in middle[1:])
     assert middle[-1].text == last.text
-    assert "Results" in last.beams
-    assert last.beams.count("<li") == 3
+    assert "Results" in last.results
+    assert last.results.count("<li") == 3
+    assert "<svg" in last.results
     assert last.text.startswith("The ")
-    assert "seed" not in last.status
-    single = list(generate(tab, "The ", beams=3, num_return=1, length=8))[-1]
-    assert single.beams == ""
+    assert "seed 1" not in last.status
+    # The best of them is coloured as any other text.
+    assert 'data-prompt="The "' in last.tokens
+    assert last.tokens.count('role="button"') == int(last.status.split(">")[3].split()[0])
+    single = list(generate(tab, "The ", num_beams=3, num_return=1, max_new_tokens=8))[-1]
+    assert "<li" not in single.results
+    assert "<svg" in single.results
     assert single.text == last.text
+
+
+def test_the_address_gets_what_made_the_text(tab: GenerateTab) -> None:
+    first, begun, *_, last = list(generate(tab, "Old ", seed="", temperature=0.5))
+    assert first.link == ""
+    assert begun.link == "model=tiny&prompt=Old%20&temperature=0.5&max_new_tokens=20"
+    assert last.link.startswith(begun.link + "&seed=")
+    assert "Link</button>" in last.status
+    link = read_query(last.link, CONTROLS, lambda _: True)
+    assert link is not None
+    values = {control.field: shown_value(control, link.settings) for control in CONTROLS}
+    assert list(generate(tab, link.prompt or "", model=link.model, **values))[-1].text == last.text
+
+
+def test_a_link_fills_the_page(tab: GenerateTab) -> None:
+    link, prompt, status = tab.open_link("?model=tiny&prompt=Old+&top_k=5", "en")
+    assert link is not None
+    assert (link.model, link.settings.top_k, prompt) == ("tiny", 5, "Old ")
+    assert "Opened from a link" in status
+    link, prompt, status = tab.open_link("?model=gone&top_k=x&<b>=1", "zh")
+    assert link is not None
+    assert (link.model, is_skip(prompt)) == (None, True)
+    assert "链接中无法识别而略去的内容：model、Top-k" in status.replace(", ", "、") or "Top-k" in status
+    assert "<b>" not in status
+    link, prompt, status = tab.open_link("", "en")
+    assert (link, is_skip(prompt), is_skip(status)) == (None, True, True)
+
+
+def test_words_can_be_favoured_by_name(tab: GenerateTab) -> None:
+    plain = list(generate(tab, "The ", temperature=0.0))[-1].text
+    word = plain.removeprefix("The ").split()[0].strip(".,")
+    rare = list(generate(tab, "The ", temperature=0.0, banned=word))[-1].text
+    assert word not in rare.removeprefix("The ")
+    error = list(generate(tab, "The ", logit_bias="notapieceofthis = 2"))[-1]
+    assert "Favour or avoid words" in error.status
 
 
 def test_chinese_pages_are_answered_in_chinese(tab: GenerateTab) -> None:
@@ -164,8 +206,9 @@ def test_chinese_pages_are_answered_in_chinese(tab: GenerateTab) -> None:
         ({"model": "gone"}, "“gone” was not found"),
         ({"model": None}, "was not found"),
         ({"model": "spoilt"}, "model.safetensors"),
-        ({"text": "\ud800"}, "surrogate"),
-        ({"length": 4001}, "Length (tokens): 4001"),
+        ({"stop": "\ud800"}, "surrogate"),
+        ({"banned": "\ud800"}, "surrogate"),
+        ({"max_new_tokens": 4001}, "Length (tokens): 4001"),
     ],
 )
 def test_errors_are_sentences_and_leave_the_text(tab: GenerateTab, changes: dict[str, Any], said: str) -> None:
@@ -177,11 +220,48 @@ def test_errors_are_sentences_and_leave_the_text(tab: GenerateTab, changes: dict
     assert buttons(last) == (True, False)
 
 
+def test_halves_of_characters_are_replaced_rather_than_refused(tab: GenerateTab) -> None:
+    shown = list(generate(tab, "a\ud800b\ud83c\udf19"))
+    assert shown[0].text == "a\ufffdb🌙"
+    assert shown[-1].text.startswith("a\ufffdb🌙")
+    assert "tokens/s" in shown[-1].status
+
+
+def test_what_stays_as_it_is_is_not_sent_again(tab: GenerateTab) -> None:
+    updates = list(tab.generate(request("s"), "en", "tiny", "Mira ", *VALUES.values()))
+    buttons = [[not is_skip(part) for part in update[5:]] for update in updates]
+    assert buttons == [[True] * 3, *[[False] * 3] * (len(updates) - 2), [True] * 3]
+    results, links = ([not is_skip(update[place]) for update in updates] for place in (2, 4))
+    assert sum(results) == 1
+    assert 1 <= sum(links) <= 2
+
+
+def test_the_more_are_writing_the_less_often_each_is_shown(studio: Studio) -> None:
+    """By a clock of which every look takes a hundredth of a second."""
+    ticks = iter(range(10**9))
+    with gr.Blocks():
+        tab = GenerateTab(studio, build_i18n(), gr.Dropdown(), gr.Textbox(), clock=lambda: next(ticks) / 100)
+    counts = []
+    for others in (0, 30):
+        for number in range(others):
+            tab._running.start(f"other{number}", cast("TextStream", object()))
+        counts.append(len(list(generate(tab, "x", model="endless", max_new_tokens=300))))
+    assert counts[0] > 4 * counts[1] > 4
+
+
+def test_what_runs_an_adapted_model_is_named(tab: GenerateTab) -> None:
+    shown = list(generate(tab, "Mira found a key. " * 5, adapt=True))
+    assert any(say("status_learning", "en") in one.status for one in shown)
+    assert "tiny on PyTorch fp32" in shown[-1].status
+
+
 def test_a_long_text_is_continued_from_its_end(tab: GenerateTab, studio: Studio) -> None:
     end = "The captain found a "
     text = "x" * 10 + "月" * studio.limits.max_prompt_chars
     long = text[: -len(end)] + end
-    assert list(generate(tab, long))[-1].text.startswith(long)
+    shown = list(generate(tab, long))[-1]
+    assert shown.text.startswith(long)
+    assert "read from its last 20,000 characters" in shown.status
     other = "y" * 10 + long[10:]
     assert list(generate(tab, other))[-1].text[10:] == list(generate(tab, long))[-1].text[10:]
 
@@ -191,7 +271,7 @@ def test_an_error_amid_a_text_leaves_what_was_written(
     studio: Studio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     tab = make_tab(studio)
-    updates = generate(tab, "Mira ", length=1000, model="endless")
+    updates = generate(tab, "Mira ", max_new_tokens=1000, model="endless")
     shown = next(updates)
     while shown.text == "Mira ":
         shown = next(updates)
@@ -199,7 +279,7 @@ def test_an_error_amid_a_text_leaves_what_was_written(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("textgen.engine.scheduler.Scheduler._step", fail)
+    monkeypatch.setattr("textgen.text.tokenizer.StreamDecoder.push", fail)
     last = [shown, *updates][-1]
     assert last.text.startswith(shown.text)
     assert "secret" not in last.status
@@ -209,8 +289,8 @@ def test_an_error_amid_a_text_leaves_what_was_written(
 
 
 def test_stop_ends_the_text_of_this_page_and_leaves_it(tab: GenerateTab) -> None:
-    stopped = generate(tab, "x", model="endless", length=1000, session="one")
-    other = generate(tab, "x", model="endless", length=30, session="two")
+    stopped = generate(tab, "x", model="endless", max_new_tokens=1000, session="one")
+    other = generate(tab, "x", model="endless", max_new_tokens=30, session="two")
     next(other)
     shown = next(stopped)
     while shown.text == "x":
@@ -219,13 +299,13 @@ def test_stop_ends_the_text_of_this_page_and_leaves_it(tab: GenerateTab) -> None
     last = list(stopped)[-1]
     assert last.text.startswith(shown.text)
     assert say("reason_cancelled", "en") in last.status
-    assert int(last.status.split(">")[1].split()[0].replace(",", "")) < 1000
+    assert int(last.status.split(">")[3].split()[0].replace(",", "")) < 1000
     assert buttons(last) == (True, False)
     assert say("reason_length", "en") in list(other)[-1].status
 
 
 def test_stop_before_the_model_is_there_counts_too(tab: GenerateTab) -> None:
-    updates = generate(tab, "x", model="endless", length=1000, session="early")
+    updates = generate(tab, "x", model="endless", max_new_tokens=1000, session="early")
     next(updates)
     tab.stop_generating(request("early"))
     assert say("reason_cancelled", "en") in list(updates)[-1].status
@@ -248,7 +328,7 @@ def test_many_pages_at_once_each_get_their_own_text(tab: GenerateTab) -> None:
     texts: dict[str, str] = {}
 
     def page(name: str) -> None:
-        texts[name] = list(generate(tab, name, session=name, length=15))[-1].text
+        texts[name] = list(generate(tab, name, session=name, max_new_tokens=15))[-1].text
 
     threads = [threading.Thread(target=page, args=(f"Page {number} ",)) for number in range(6)]
     for thread in threads:
@@ -256,7 +336,7 @@ def test_many_pages_at_once_each_get_their_own_text(tab: GenerateTab) -> None:
     for thread in threads:
         thread.join()
     assert all(text.startswith(name) and text != name for name, text in texts.items())
-    assert texts["Page 3 "] == list(generate(tab, "Page 3 ", length=15))[-1].text
+    assert texts["Page 3 "] == list(generate(tab, "Page 3 ", max_new_tokens=15))[-1].text
 
 
 def request(session: str) -> Any:

@@ -1,14 +1,25 @@
 from __future__ import annotations
 
 import ast
+import json
 import string
+from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import textgen.ui
 from textgen import errors
+from textgen.config import GenerationSettings, TextSettings
+from textgen.engine.requests import FinishReason
+from textgen.jobs.run_status import RunState
+from textgen.limits import Limits
+from textgen.training.presets import PresetName
+from textgen.training.verdict import VerdictKind
+from textgen.ui.controls import PRESETS, controls
 from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error, texts
+from textgen.ui.train_texts import EXPERT_FIELDS
 
 LANGUAGES: tuple[Language, Language] = ("en", "zh")
 EXAMPLES: list[errors.TextgenError] = [
@@ -23,19 +34,45 @@ EXAMPLES: list[errors.TextgenError] = [
     errors.NotFound("model", "x", ""),
     errors.CannotWrite("a.txt", "full"),
     errors.Busy(64),
+    errors.LearningElsewhere(2),
     errors.BrokenModel(3),
     errors.EngineClosed(),
+    errors.DeadlineExceeded(30.0),
+    errors.BackendUnavailable("onnx", "no such package"),
     errors.TrainingDiverged(3, float("nan")),
+    errors.NoRoom(1_000_000, 500_000_000),
+    errors.CannotStart("no such program"),
+    errors.OutOfMemory(16, 48),
+    errors.HoldsNoText("a.txt"),
+    errors.PicturesOfText("a.pdf"),
+    errors.DamagedFile("a.docx", "DOCX"),
+    errors.EncryptedFile("a.pdf"),
+    errors.UnsupportedFile("a.doc", "DOC", "txt, md"),
+    errors.NestedArchive("a.zip/b.zip"),
+    errors.UnsafeMember("a.zip/../b.txt"),
+    errors.ArchiveBomb("a.zip/b.txt", 100.0),
+    errors.FileTooLarge("a.txt", 200_000_000),
+    errors.ImportTooLarge("a.txt", 600_000_000),
+    errors.TooManyFiles("a.txt", 1000),
+    errors.EndlessField("a.csv", 7, 20_000_000),
+    errors.BadLines("a.jsonl", 3, 17),
+    errors.NoSuchColumn("a.csv", "text", ("title", "author")),
+    errors.ImportTooSlow("a.pdf", 300.0),
+    errors.ImportTooBig("a.pdf", 2_000_000_000),
+    errors.ImportFailed("a.pdf"),
 ]
-GENERATING = (
-    errors.InvalidSetting,
-    errors.NotFound,
-    errors.BadCheckpoint,
-    errors.BadTokenizer,
-    errors.Busy,
-    errors.BrokenModel,
-    errors.EngineClosed,
-)
+# Keys that are put together of a word and a choice: those of every choice, and no other.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "state": get_args(RunState),
+    "stage": ("reading", "tokenizer", "encoding", "indexing", "timing"),
+    "verdict": get_args(VerdictKind),
+    "preset": get_args(PresetName),
+    "vocabulary": get_args(TextSettings.model_fields["base_vocabulary"].annotation),
+    "reason": get_args(FinishReason),
+    "early_stopping": get_args(GenerationSettings.model_fields["early_stopping"].annotation),
+    "fold": ("sampling", "repetition", "beams", "several", "words"),
+    "error": tuple(error.code for error in EXAMPLES),
+}
 
 
 def placeholders(text: str) -> set[str]:
@@ -64,7 +101,7 @@ def test_every_text_is_there_in_both_languages() -> None:
 
 
 def test_chinese_is_chinese() -> None:
-    latin = {"top_k", "top_p", "language"}
+    latin = {"top_k", "top_p", "min_p", "typical_p", "language", "token_label"}
     for key, (_, chinese) in texts().items():
         if key not in latin:
             assert any("一" <= character <= "鿿" for character in chinese), key
@@ -74,7 +111,26 @@ def test_every_key_that_the_page_looks_up_exists() -> None:
     used = keys_used()
     assert len(used) > 30
     assert used <= set(texts())
-    assert {f"reason_{reason}" for reason in ("eos", "length", "stop", "cancelled", "deadline")} <= set(texts())
+    assert family_keys() <= set(texts())
+
+
+def family_keys() -> set[str]:
+    expert = {key for name in EXPERT_FIELDS for key in (name, f"{name}_info")}
+    return expert | {f"{family}_{name}" for family, names in FAMILIES.items() for name in names}
+
+
+def test_no_text_is_left_that_nothing_says() -> None:
+    by_control = {key for control in controls(Limits()) for key in (control.key, f"{control.key}_info")}
+    built = {"presets", "presets_info", *PRESETS, *family_keys()}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(textgen.ui.__path__[0]).glob("*.py")]
+    literals = Counter(
+        node.value
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    # Once where it is defined, and once more where it is said.
+    assert sorted(key for key in texts().keys() - by_control - built if literals[key] < 2) == []
 
 
 def test_browsers_get_both_names_of_chinese() -> None:
@@ -104,19 +160,29 @@ def test_every_error_class_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.code)
+def test_every_error_can_be_kept_as_json(error: errors.TextgenError) -> None:
+    again = errors.error_from_dict(json.loads(json.dumps(errors.error_as_dict(error))))
+    assert (type(again), str(again)) == (type(error), str(error))
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.code)
 def test_every_error_is_a_sentence_in_both_languages(error: errors.TextgenError) -> None:
     # Settings are called by the labels of the page.
     assert say_error(error, "en").lower() == str(error).lower()
     chinese = say_error(error, "zh")
     assert "{" not in chinese.replace("{number}", "")
-    if isinstance(error, GENERATING):
-        assert any("一" <= character <= "鿿" for character in chinese)
-        params = placeholders(texts()[f"error_{error.code}"][1])
-        # A setting's name and bounds are said in Chinese too.
-        own = {"field", "allowed"} if error.code == "invalid_setting" else set()
-        assert all(str(error.params[name]) in chinese for name in params - own)
-    else:
-        assert chinese
+    assert any("一" <= character <= "鿿" for character in chinese)
+    params = placeholders(texts()[f"error_{error.code}"][1])
+    # A setting's name and bounds are said in Chinese too.
+    own = {"field", "allowed"} if error.code == "invalid_setting" else set()
+    assert all(str(error.params[name]) in chinese for name in params - own)
+
+
+def test_settings_in_what_is_allowed_are_called_by_their_labels() -> None:
+    error = errors.InvalidSetting("num_beam_groups", 3, "a divisor of num_beams (4)")
+    assert say_error(error, "en") == "Groups of beams: 3 was given; allowed: a divisor of “Beams” (4)."
+    too_many = errors.InvalidSetting("stop", tuple(map(str, range(17))), "at most 16 items")
+    assert say_error(too_many, "en") == "Stop at: 17 entries was given; allowed: at most 16 items."
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -124,3 +190,19 @@ def test_an_unexpected_error_tells_nothing_of_the_inside(language: Language) -> 
     sentence = say_error(KeyError("/secret/path"), language)
     assert sentence == say("error_unexpected", language)
     assert "secret" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("field", "english", "chinese"),
+    [
+        ("training.learning_rate", "Learning rate", "学习率"),
+        ("model.cell", "Cell", "单元"),
+        ("minutes", "Minutes", "分钟"),
+        ("sample_prompts.0", "Sample prompts", "样例开头"),
+        ("title", "Name", "名称"),
+    ],
+)
+def test_settings_of_training_are_called_by_their_labels(field: str, english: str, chinese: str) -> None:
+    error = errors.InvalidSetting(field, "x", "1 to 80 characters")
+    assert say_error(error, "en") == f"{english}: x was given; allowed: 1 to 80 characters."
+    assert say_error(error, "zh") == f"{chinese}：给出的是 x；允许：1 到 80 个字符。"

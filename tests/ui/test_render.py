@@ -1,44 +1,25 @@
 from __future__ import annotations
 
-from html.parser import HTMLParser
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.ui.reader import Reader
 from textgen.studio import TextHypothesis
-from textgen.ui.render import error_html, hypotheses_html, status_html
+from textgen.ui.render import error_html, hypotheses_html, link_button, status_html
 
 MARKUP = '<script>alert("x")</script> & <b>'
-
-
-class Reader(HTMLParser):
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: dict[str, str | None] = {}
-        self.texts: list[str] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes.update(attrs)
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 @given(st.text())
 def test_text_is_never_markup(text: str) -> None:
     item = TextHypothesis(text, -1.0, True)
-    for html in (status_html(text), error_html(text)):
-        reader = Reader(html)
-        assert reader.tags == ["div"]
-        assert "<" not in html.split(">", 1)[1].removesuffix("</div>")
+    assert Reader(status_html(text, where=text)).tags == ["div", "div", "span", *(["div", "span"] if text else [])]
+    assert Reader(error_html(text)).tags == ["div"]
     assert Reader(hypotheses_html(text, [item], "en")).tags == ["section", "h3", "ol", "li", *["span"] * 3]
     taken = Reader(hypotheses_html(text, [item], "en", prompt="Once "))
     assert taken.tags == ["section", "h3", "ol", "li", *["span"] * 3, "button"]
+    assert taken.attributes["data-text"] == f"Once {text}"
 
 
 def test_markup_is_shown_as_it_was_written() -> None:
@@ -49,9 +30,16 @@ def test_markup_is_shown_as_it_was_written() -> None:
 @pytest.mark.parametrize(("busy", "live"), [(True, "off"), (False, "polite")])
 def test_screen_readers_hear_the_status_when_it_settles(busy: bool, live: str) -> None:
     reader = Reader(status_html("Ready.", busy=busy))
-    assert (reader.attributes["role"], reader.attributes["aria-live"]) == ("status", live)
-    assert ("span" in reader.tags) == busy
+    assert (reader.elements[0][1]["role"], reader.elements[0][1]["aria-live"]) == ("status", live)
+    assert any(attributes.get("class") == "dot" for _, attributes in reader.elements) == busy
     assert Reader(error_html("Oh.")).attributes["role"] == "alert"
+
+
+@pytest.mark.parametrize(("complete", "done"), [(True, "Copied"), (False, "Copied without the text")])
+def test_a_link_is_a_button_that_says_what_it_copied(complete: bool, done: str) -> None:
+    reader = Reader(status_html("Done.", link=link_button("en", complete=complete)))
+    assert str(reader.attributes["data-done"]).startswith(done)
+    assert reader.texts == ["Done.", "Link"]
 
 
 def test_beams_are_listed_best_first_with_their_score() -> None:

@@ -5,21 +5,30 @@ import shutil
 import socket
 import threading
 from pathlib import Path
+from typing import Any, cast
 
 import gradio as gr
 import pytest
 
+from textgen.config import RunSettings, TrainingSettings
 from textgen.errors import InvalidSetting
+from textgen.jobs.run_folder import RunFolder
+from textgen.limits import Limits
 from textgen.studio import Studio
 from textgen.ui.server import (
     can_show_a_browser,
     default_folders,
     host_from,
+    keep_runs_going,
     launch_options,
+    limits_from,
+    people_from,
     serve_forever,
     theme,
+    training_folder,
     warm_up,
 )
+from textgen.workshop import Workshop
 
 
 def test_on_a_space_all_addresses_are_listened_on() -> None:
@@ -36,7 +45,94 @@ def test_a_browser_is_opened_where_there_is_a_desktop() -> None:
 
 
 def test_models_are_looked_for_where_they_ship_and_where_they_are_trained() -> None:
-    assert default_folders(Path("/app")) == [Path("/app/checkpoints"), Path("/app/runs")]
+    assert default_folders(Path("/app"), None) == [Path("/app/checkpoints")]
+    assert default_folders(Path("/app"), Path("/data")) == [Path("/app/checkpoints"), Path("/data")]
+
+
+def test_a_host_sets_its_limits_by_their_names() -> None:
+    assert limits_from({}, shared=False) == Limits()
+    assert limits_from({}, shared=True).max_run_minutes < Limits().max_run_minutes
+    given = {"TEXTGEN_MAX_RUN_MINUTES": "7.5", "TEXTGEN_MAX_UPLOAD_BYTES": "1000", "TEXTGEN_RUNS": "elsewhere"}
+    limits = limits_from(given, shared=True)
+    assert (limits.max_run_minutes, limits.max_upload_bytes) == (7.5, 1000)
+
+
+@pytest.mark.parametrize("given", ["", "many", "-1", "0", "nan", "inf", "1.5"])
+def test_a_limit_that_is_none_is_told(given: str) -> None:
+    with pytest.raises(InvalidSetting, match="TEXTGEN_MAX_UPLOAD_BYTES"):
+        limits_from({"TEXTGEN_MAX_UPLOAD_BYTES": given}, shared=False)
+
+
+@pytest.mark.parametrize("word", ["off", "OFF", "0", "false", "no"])
+def test_training_can_be_switched_off(word: str) -> None:
+    assert training_folder({"TEXTGEN_TRAINING": word, "TEXTGEN_RUNS": "/data/runs"}, Path("/app")) is None
+
+
+def test_runs_are_kept_beside_the_program_or_where_one_says() -> None:
+    assert training_folder({}, Path("/app")) == Path("/app/runs")
+    assert training_folder({"TEXTGEN_TRAINING": "on", "TEXTGEN_RUNS": ""}, Path("/app")) == Path("/app/runs")
+    assert training_folder({"TEXTGEN_RUNS": "/data/runs"}, Path("/app")) == Path("/data/runs")
+
+
+@pytest.mark.parametrize("environment", [{"SPACE_ID": "a/b"}, {"TEXTGEN_SHARED": "1"}, {"TEXTGEN_ADMIN_KEY": "word"}])
+def test_people_are_told_apart_where_a_host_is_shared(environment: dict[str, str], tmp_path: Path) -> None:
+    people = people_from(environment, tmp_path)
+    assert people.shared
+    assert people.admits("word") is ("TEXTGEN_ADMIN_KEY" in environment)
+    assert not people.admits("")
+
+
+def test_people_are_not_told_apart_on_ones_own_machine(tmp_path: Path) -> None:
+    assert not people_from({}, tmp_path).shared
+    assert not people_from({"TEXTGEN_SHARED": "", "TEXTGEN_ADMIN_KEY": ""}, tmp_path).shared
+    assert list(tmp_path.iterdir()) == []
+
+
+def queued_elsewhere(runs: Path) -> str:
+    """A run that waits by its own account, and that the queue does not know: as after a crash."""
+    run_id = "20260101-000000-abc"
+    folder = RunFolder(runs / run_id)
+    folder.write_settings(RunSettings(files=("a.txt",), training=TrainingSettings(steps=1)))
+    folder.write_about(title="lost", owner="", created=1.0)
+    folder.write_status("queued", task={})
+    return run_id
+
+
+def test_the_queue_is_recovered_and_then_looked_after_until_the_end(tmp_path: Path) -> None:
+    run_id = queued_elsewhere(tmp_path)
+    workshop = Workshop(tmp_path, device="cpu", limits=Limits(max_runs_training_per_device=0))
+    ended = threading.Event()
+    ended.set()
+    keep_runs_going(workshop, ended)
+    assert workshop.jobs.view(run_id).position == 1
+
+
+class FailingJobs:
+    """A queue on a disk that is full the first times."""
+
+    def __init__(self, ended: threading.Event) -> None:
+        self.calls: list[str] = []
+        self._ended = ended
+
+    def recover(self) -> None:
+        self.calls.append("recover")
+        raise OSError("full")
+
+    def dispatch(self) -> None:
+        self.calls.append("dispatch")
+        if len(self.calls) < 3:
+            raise OSError("still full")
+        self._ended.set()
+
+
+def test_trouble_with_the_queue_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ended = threading.Event()
+    workshop = Workshop(tmp_path, device="cpu")
+    jobs = FailingJobs(ended)
+    workshop.jobs = cast("Any", jobs)
+    keep_runs_going(workshop, ended)
+    assert jobs.calls == ["recover", "dispatch", "dispatch"]
+    assert caplog.text.count("could not be looked after") == 2
 
 
 def test_launch_knows_every_option() -> None:
@@ -61,14 +157,17 @@ def finish_warming_up() -> None:
             thread.join()
 
 
-def test_the_first_model_is_loaded_while_the_page_opens(models: Path, tmp_path: Path) -> None:
+def test_the_first_model_is_loaded_while_the_page_opens(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(models / "tiny", tmp_path / "tiny")
     studio = Studio([tmp_path], device="cpu")
     warm_up(studio)
     finish_warming_up()
-    # Weights that are damaged now do not matter any more.
-    (studio.models()[0].folder / "model.safetensors").write_bytes(b"")
-    assert studio.load("tiny").checkpoint.model.num_parameters > 0
+    # It is there already: nothing could load it now.
+    monkeypatch.setattr("textgen.studio.LoadedModel", None)
+    with studio.borrow("tiny") as model:
+        assert model.num_parameters > 0
     studio.close()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from textgen.engine.backends import Backend, TorchBackend
+from textgen.engine.backends import Backend, StatePool
+from textgen.engine.choosing import BackendName, open_backend
 from textgen.engine.engine import Engine
 from textgen.engine.requests import (
+    Alternative,
     BeamsEvent,
     Event,
     FinishedEvent,
@@ -13,11 +15,17 @@ from textgen.engine.requests import (
     Hypothesis,
     StopCondition,
     TokenEvent,
+    TokenScore,
+    TreeNode,
 )
+from textgen.engine.snapshots import Snapshot
 from textgen.engine.streams import GenerationStream
+from textgen.engine.torch_backend import TorchBackend
 
 __all__ = [
+    "Alternative",
     "Backend",
+    "BackendName",
     "BeamsEvent",
     "Engine",
     "Event",
@@ -26,7 +34,12 @@ __all__ = [
     "GenerationRequest",
     "GenerationStream",
     "Hypothesis",
+    "Snapshot",
+    "StatePool",
     "StopCondition",
     "TokenEvent",
+    "TokenScore",
     "TorchBackend",
+    "TreeNode",
+    "open_backend",
 ]

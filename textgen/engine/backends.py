@@ -2,66 +2,127 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import torch
-from torch.nn import functional as F
+import numpy as np
+from numpy.typing import NDArray
 
 from textgen.engine.decoding import Logits, TokenIds
-from textgen.model.language_model import LanguageModel
-from textgen.model.state import RecurrentState
+
+Slots = NDArray[np.int64]
+StateVector = NDArray[np.float32]
 
 
 class Backend(Protocol):
-    """Steps rows of state. Called from one thread at a time; a state given to it is not changed."""
+    """A model made ready to run. Thread-safe; the pools it opens are not."""
 
     @property
     def name(self) -> str:
         """For people: what runs the model, in which number format, where."""
 
     @property
+    def note(self) -> str | None:
+        """For people: why it is not the fastest kind, where it is not."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory the model takes in it."""
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the model's shape and weights, in hexadecimal."""
+
+    @property
     def vocab_size(self) -> int: ...
 
-    def initial_state(self, rows: int) -> RecurrentState:
-        """The state of `rows` rows before any text."""
-
-    def prefill(self, token_ids: TokenIds, state: RecurrentState) -> tuple[Logits, RecurrentState]:
-        """Reads token_ids [time] into a state of one row; returns logits [1, vocab] after the last, and the state."""
-
-    def step(self, token_ids: TokenIds, state: RecurrentState) -> tuple[Logits, RecurrentState]:
-        """Reads one token for each row, token_ids [rows]; returns logits [rows, vocab] and the state after them."""
-
-
-class TorchBackend:
-    """The reference: PyTorch in fp32 on any device. Moves `model` to `device` and fp32, in place."""
-
-    def __init__(self, model: LanguageModel, device: torch.device | str = "cpu") -> None:
-        self._device = torch.device(device)
-        self._model = model.to(device=self._device, dtype=torch.float32)
+    @property
+    def state_size(self) -> int:
+        """Floats of one row of state."""
 
     @property
-    def name(self) -> str:
-        return f"PyTorch fp32 ({self._device.type})"
+    def exact_rows(self) -> bool:
+        """Whether a row's results are the same, to the bit, alone and among any others."""
 
     @property
-    def vocab_size(self) -> int:
-        return self._model.settings.vocab_size
+    def batched(self) -> bool:
+        """Whether rows of different requests should run together."""
 
-    def initial_state(self, rows: int) -> RecurrentState:
-        with torch.inference_mode():
-            return self._model.initial_state(rows)
+    def open_pool(self, capacity: int) -> StatePool:
+        """Room for `capacity` rows of state, all at the state before any text."""
 
-    def prefill(self, token_ids: TokenIds, state: RecurrentState) -> tuple[Logits, RecurrentState]:
-        return self._run(torch.from_numpy(token_ids)[None, :], state)
 
-    def step(self, token_ids: TokenIds, state: RecurrentState) -> tuple[Logits, RecurrentState]:
-        return self._run(torch.from_numpy(token_ids)[:, None], state)
+class StatePool(Protocol):
+    """Rows of recurrent state, addressed by slot. Used from one thread.
 
-    def _run(self, token_ids: torch.Tensor, state: RecurrentState) -> tuple[Logits, RecurrentState]:
-        """token_ids [rows, time] → logits [rows, vocab] after the last of them."""
-        with torch.inference_mode():
-            hidden, after = self._model.hidden(token_ids.to(self._device), state)
-            # The vocabulary's product is worth as much as the layers: only the last place needs it.
-            logits = F.linear(hidden[:, -1], self._model.embedding, self._model.output_bias)
-            result: Logits = logits.cpu().numpy()
-        return result, after
+    A row of state read out is a vector [state_size]: for each layer the parts of its cell (LSTM: h, c) one after the
+    other, each hidden_size floats, the same for all backends.
+    """
+
+    @property
+    def capacity(self) -> int: ...
+
+    def grow(self, capacity: int) -> None:
+        """Makes room for `capacity` rows; the present ones stay."""
+
+    def reset(self, slots: Slots) -> None:
+        """Sets `slots` to the state before any text."""
+
+    def step(self, slots: Slots, token_ids: TokenIds) -> Logits:
+        """Reads one token for each of the distinct `slots`, token_ids [rows]; logits [rows, vocab] after them."""
+
+    def read_many(self, slots: Slots, token_ids: Sequence[TokenIds]) -> None:
+        """Reads for each of the distinct `slots` an array [time] of one token or more, of any lengths."""
+
+    def read_all(self, slot: int, token_ids: TokenIds) -> Logits:
+        """Reads token_ids [time] into one slot; logits [time, vocab] after each of them."""
+
+    def copy(self, sources: Slots, targets: Slots) -> None:
+        """targets[i] becomes what sources[i] was before the call; targets are distinct."""
+
+    def get(self, slot: int) -> StateVector:
+        """A copy of a row of state, [state_size]."""
+
+    def put(self, slot: int, vector: StateVector) -> None:
+        """Sets a row of state."""
+
+
+class Draws(NamedTuple):
+    """How the next tokens of some rows are drawn: their settings, float64 [rows] but for `top_k`, which is int64.
+
+    `forbidden` are the ids that each of them never takes; `uniforms` [rows, steps] the numbers in [0, 1) that decide,
+    one for each token in turn. Everything is as in a `Sampler`.
+    """
+
+    temperature: NDArray[np.float64]
+    top_k: NDArray[np.int64]
+    top_p: NDArray[np.float64]
+    min_p: NDArray[np.float64]
+    forbidden: Sequence[frozenset[int]]
+    uniforms: NDArray[np.float64]
+
+
+class Drawn(NamedTuple):
+    """What was drawn, all [rows, steps]: token ids, and the log-probabilities of a `TokenEvent`.
+
+    `logprobs` is nan where the model gave nothing to choose from; what follows it in the row means nothing.
+    """
+
+    token_ids: TokenIds
+    logprobs: NDArray[np.float64]
+    warped_logprobs: NDArray[np.float64]
+
+
+@runtime_checkable
+class DrawingPool(StatePool, Protocol):
+    """A pool that can choose tokens itself, where its logits are, and go on from them without a word."""
+
+    @property
+    def max_steps(self) -> int:
+        """Tokens of each row in one call."""
+
+    def step_and_draw(self, slots: Slots, token_ids: TokenIds, draws: Draws) -> Drawn:
+        """Reads token_ids [rows], one for each of the distinct `slots`, draws the next, reads it, draws the next …
+
+        The last token drawn is not read.
+        """

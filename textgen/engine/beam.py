@@ -1,129 +1,130 @@
-"""Beam search over one request."""
+"""Beam search over one request: plain, by chance, or in groups that keep apart."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-
 import numpy as np
 
-from textgen.engine.decoding import Advance, Logits
-from textgen.engine.requests import BeamsEvent, FinishReason, GenerationRequest, Hypothesis, hypothesis_score
-from textgen.engine.sampling import log_normalizer
+from textgen.engine.beam_candidates import Candidates, best_candidates, drawn_candidates, log_softmax, narrowed
+from textgen.engine.beam_groups import Beam, BeamGroup, BeamTree
+from textgen.engine.decoding import Advance, Logits, Scores
+from textgen.engine.processors import Processors
+from textgen.engine.requests import BeamsEvent, GenerationRequest, Hypothesis, TreeNode
+from textgen.engine.warpers import warp
 from textgen.errors import BrokenModel
 
-
-@dataclass(frozen=True)
-class _Beam:
-    """A partial or finished hypothesis; `logprob_sum` is over its tokens and `parent` the row it grew from."""
-
-    token_ids: tuple[int, ...]
-    logprob_sum: float
-    parent: int = 0
-    reason: FinishReason | None = None
+_LEAST = 2  # tokens that warpers leave a row: one beside the end token
 
 
 class BeamSearch:
-    """Beam search by the definitions of `transformers` 5 with `early_stopping=False`.
+    """Beam search, beam sampling and diverse beam groups; of one group, with the definitions of `transformers` 5.
 
-    - A step takes the 2 · num_beams best continuations of all running beams by Σ log p. log p is the model's own:
-      forbidden tokens are left out, the rest is not renormalised.
-    - Those among the best num_beams that end (end token, `stop_condition`, length) enter the finished ones, which keep
-      the num_beams best by score = Σ log p / length^length_penalty; length counts new tokens, the end token included.
-      The best num_beams of those that do not end run on.
-    - The search ends at max_new_tokens, when nothing runs on, or when there are num_beams finished hypotheses and the
-      best running beam, scored at its present length, beats none of them. With a positive length penalty that last
-      rule may miss a hypothesis that would still have overtaken.
+    log p is the model's log-softmax with the processors applied to it, not renormalised. `BeamGroup` says which
+    candidates finish, which run on, and when it is over.
 
-    Only one beam runs at first; `transformers` starts num_beams copies, all but one at -1e9, to the same effect.
-    Ties: the beam with the better sum, then the lower token id.
+    - Beam search takes the best candidates by Σ log p. Ties: the beam with the better sum, then the lower token id.
+    - Beam sampling (`beam_sampling`) warps log p as well, again without renormalising, and draws the candidates by
+      exp(Σ log p) without replacement; scores are then sums of the warped log p. Warpers leave a row two tokens at
+      least, one of them not the end token. At temperature 0, where nothing is left to chance, it is beam search.
+    - Diverse beam groups (Vijayakumar et al. 2016, https://arxiv.org/abs/1610.02424, Hamming diversity) search one
+      after the other at each step, num_beams / num_beam_groups beams each. After the processors and before the warpers,
+      a group's log p is lowered by diversity_penalty for each time that an earlier group took the token at this step,
+      end tokens included. As in the authors' program the sums, and with them the scores, stay lowered. A group that is
+      done takes nothing any more.
+
+    One beam runs at first in each group; `transformers` starts num_beams copies, all but one at -1e9, to the same
+    effect.
     """
 
-    def __init__(self, request: GenerationRequest) -> None:
-        self._request = request
+    def __init__(self, request: GenerationRequest, seed: int) -> None:
         self._settings = request.settings
-        self._banned = sorted(request.forbidden_ids)
-        self._running = [_Beam((), 0.0)]
-        self._finished: list[_Beam] = []
-        self._done = False
+        self._seed = seed
+        self._processors = Processors(request)
+        self._draws = request.settings.beam_sampling and request.settings.temperature > 0
+        self._tree = BeamTree()
+        size = request.settings.num_beams // request.settings.num_beam_groups
+        self._groups = [
+            BeamGroup(request, size=size, by_total=not self._draws, tree=self._tree)
+            for _ in range(request.settings.num_beam_groups)
+        ]
+        self._candidates = 2 * size
+        self._step = 0
 
     @property
     def rows(self) -> int:
+        """Rows of state that it needs at most."""
         return self._settings.num_beams
 
     def advance(self, logits: Logits) -> Advance:
         """Grows every running beam by a token, from logits [running, vocab] in the order of the last `Advance`.
 
-        Raises `BrokenModel` when they are no numbers.
+        At first there is one row for all. Raises `BrokenModel` when they are no numbers.
         """
-        length = len(self._running[0].token_ids) + 1
-        self._sort_in(self._continuations(logits, length), length)
-        reason: FinishReason | None = None
-        if not self._running or self._unbeatable(length):
-            self._done = True
-            reason = self._finished[0].reason
+        scores = log_softmax(logits)
+        if np.isnan(scores[:, 0]).any():
+            raise BrokenModel(self._step)
+        if self._processors.active:
+            # At first all groups share the one row.
+            new_ids = [beam.token_ids for group in self._groups for beam in group.running][: len(scores)]
+            scores = self._processors.apply(scores, new_ids)
+        taken: list[int] = []
+        for number, group in enumerate(self._groups):
+            if group.running:
+                taken += group.take(self._choose(number, group, scores[group.rows], taken))
+        self._step += 1
+        running = self._number_rows()
         return Advance(
-            BeamsEvent(self._best(self._settings.num_beams, running_too=True)),
-            np.array([beam.token_ids[-1] for beam in self._running], dtype=np.int64),
-            parents=[beam.parent for beam in self._running],
-            reason=reason,
+            BeamsEvent(self._best(self._settings.num_beams)),
+            np.array([beam.token_ids[-1] for beam in running], dtype=np.int64),
+            parents=[beam.row for beam in running],
+            reason=None if running else self.hypotheses()[0].reason,
         )
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:
-        return self._best(self._settings.num_return, running_too=not self._done)
+        """The num_return best by falling score, or as many as there are; unfinished ones only while it is not over."""
+        return self._best(self._settings.num_return)
 
-    def _continuations(self, logits: Logits, length: int) -> list[_Beam]:
-        """The 2 · num_beams best continuations, by falling Σ log p; `parent` is the row of the beam they continue."""
-        sums = np.array([beam.logprob_sum for beam in self._running])
-        totals = logits + (sums[:, None] - log_normalizer(logits))  # [running, vocab], float64
-        totals[:, self._banned] = -np.inf
-        if self._request.eos_id is not None and length <= self._settings.min_new_tokens:
-            totals[:, self._request.eos_id] = -np.inf
-        # Only a ban may be infinite, and never all of a row is banned.
-        if not np.isfinite(totals.max(axis=1)).all():
-            raise BrokenModel(length - 1)
-        flat = totals.ravel()
-        count = min(2 * self._settings.num_beams, flat.size)
-        lowest = np.partition(flat, flat.size - count)[flat.size - count]
-        places = np.flatnonzero((flat >= lowest) & (flat > -math.inf))
-        places = places[np.argsort(-flat[places], kind="stable")][:count]
-        found: list[_Beam] = []
-        for place in places.tolist():
-            row, token_id = divmod(place, logits.shape[1])
-            found.append(_Beam((*self._running[row].token_ids, token_id), float(flat[place]), row))
-        return found
+    def tree(self) -> tuple[TreeNode, ...]:
+        """Every token that was taken so far, parents before children."""
+        return self._tree.nodes()
 
-    def _sort_in(self, continuations: list[_Beam], length: int) -> None:
-        num_beams = self._settings.num_beams
-        self._running = []
-        for rank, beam in enumerate(continuations):
-            if rank >= num_beams and len(self._running) == num_beams:
-                break  # the rest can neither finish nor run on; their stop conditions may be dear
-            reason = self._reason(beam.token_ids, length)
-            if reason is None:
-                self._running.append(beam)
-            elif rank < num_beams:
-                self._finished.append(replace(beam, reason=reason))
-        self._running = self._running[:num_beams]
-        self._finished = sorted(self._finished, key=self._score, reverse=True)[:num_beams]
+    def _choose(self, number: int, group: BeamGroup, scores: Logits, taken: list[int]) -> Candidates:
+        if taken and self._settings.diversity_penalty > 0:
+            token_ids, times = np.unique(taken, return_counts=True)
+            scores = scores.copy()
+            scores[:, token_ids] -= self._settings.diversity_penalty * times
+        sums = np.array([beam.logprob_sum for beam in group.running])
+        if self._draws:
+            candidates = self._draw(number, scores, sums)
+        else:
+            candidates = best_candidates(scores, sums, self._candidates)
+        if not candidates.totals.size or not np.isfinite(candidates.totals).all():
+            raise BrokenModel(self._step)
+        return candidates
 
-    def _unbeatable(self, length: int) -> bool:
-        if len(self._finished) < self._settings.num_beams:
-            return False
-        best_running = hypothesis_score(self._running[0].logprob_sum, length, self._settings.length_penalty)
-        return best_running <= self._score(self._finished[-1])
+    def _draw(self, group: int, scores: Logits, sums: Scores) -> Candidates:
+        kept = max(self._settings.top_k, _LEAST) if self._settings.top_k else scores.shape[1]
+        narrow, token_ids = narrowed(scores, kept) if kept < scores.shape[1] else (scores, None)
+        warped = warp(narrow, self._settings, least=_LEAST)
+        drawn = drawn_candidates(warped, sums, self._candidates, seed=self._seed, step=self._step, group=group)
+        if token_ids is None:
+            return drawn
+        return drawn._replace(token_ids=token_ids[drawn.rows, drawn.token_ids])
 
-    def _best(self, count: int, *, running_too: bool) -> tuple[Hypothesis, ...]:
-        beams = self._finished + self._running if running_too else self._finished
-        best = sorted(beams, key=self._score, reverse=True)[:count]
-        return tuple(Hypothesis(beam.token_ids, self._score(beam), beam.reason is not None) for beam in best)
+    def _number_rows(self) -> list[Beam]:
+        """Gives each group its rows of the coming step; the beams in them."""
+        running: list[Beam] = []
+        for group in self._groups:
+            group.rows = slice(len(running), len(running) + len(group.running))
+            running += group.running
+        return running
 
-    def _score(self, beam: _Beam) -> float:
-        return hypothesis_score(beam.logprob_sum, len(beam.token_ids), self._settings.length_penalty)
-
-    def _reason(self, token_ids: tuple[int, ...], length: int) -> FinishReason | None:
-        if token_ids[-1] == self._request.eos_id:
-            return "eos"
-        if self._request.stop_condition is not None and self._request.stop_condition(token_ids):
-            return "stop"
-        return "length" if length >= self._settings.max_new_tokens else None
+    def _best(self, count: int) -> tuple[Hypothesis, ...]:
+        """The `count` best of all groups, each text once, with its best score."""
+        found = [hypothesis for group in self._groups for hypothesis in group.hypotheses()]
+        found.sort(key=lambda hypothesis: hypothesis.score, reverse=True)
+        if len(self._groups) == 1:
+            return tuple(found[:count])
+        best: dict[tuple[int, ...], Hypothesis] = {}
+        for hypothesis in found:
+            best.setdefault(hypothesis.token_ids, hypothesis)
+        return tuple(best.values())[:count]

@@ -6,15 +6,22 @@ import secrets
 import threading
 import time
 import weakref
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import torch
 
-from textgen.engine.backends import Backend, TorchBackend
-from textgen.engine.requests import GenerationRequest
+from textgen.config import GenerationSettings, parse_settings
+from textgen.engine.adapted import AdaptedRun
+from textgen.engine.backends import Backend
+from textgen.engine.requests import GenerationRequest, TokenScore
 from textgen.engine.scheduler import Clock, Scheduler
+from textgen.engine.snapshots import Snapshot
 from textgen.engine.streams import GenerationStream, Mailbox
-from textgen.errors import EngineClosed
+from textgen.engine.tasks import GenerationTask, SamplingTask, ScoringTask, SearchTask, SnapshotTask
+from textgen.engine.token_choice import prepare_chooser
+from textgen.engine.torch_backend import TorchBackend
+from textgen.errors import EngineClosed, InvalidSetting, LearningElsewhere
 from textgen.limits import Limits
 from textgen.model.language_model import LanguageModel
 
@@ -22,8 +29,9 @@ from textgen.model.language_model import LanguageModel
 class Engine:
     """Generates for many people at once with one model. It sees token ids only.
 
-    `model` is a `LanguageModel`, which is moved to `device` and run by the reference backend, or a backend. `clock`
-    gives seconds and only decides about deadlines. The thread starts with the first request and ends with `close`, at
+    `model` is a `LanguageModel`, which is moved to `device` and run by the reference backend, or a backend; then
+    `source` gives the model's weights to those requests that adapt a copy of them. `clock` gives seconds: deadlines
+    count them, and streams tell how many they took. The thread starts with the first request and ends with `close`, at
     the end of a `with`, or when the engine and all its streams have been dropped.
     """
 
@@ -32,17 +40,29 @@ class Engine:
         model: LanguageModel | Backend,
         *,
         device: torch.device | str = "cpu",
+        source: Callable[[], LanguageModel] | None = None,
         limits: Limits = Limits(),
         clock: Clock = time.monotonic,
     ) -> None:
-        self._backend: Backend = TorchBackend(model, device) if isinstance(model, LanguageModel) else model
+        if isinstance(model, LanguageModel):
+            self._backend: Backend = TorchBackend(model, device)
+            self._source: Callable[[], LanguageModel] | None = lambda: model
+        else:
+            self._backend, self._source = model, source
         self._limits = limits
+        self._clock = clock
         self._scheduler = Scheduler(self._backend, limits=limits, clock=clock)
+        self._adapted: set[AdaptedRun] = set()
         self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
         self._closed = False
         # The thread holds the scheduler, not the engine, so that an engine nobody closed can be collected.
-        weakref.finalize(self, self._scheduler.close)
+        self._threads: list[threading.Thread] = []
+        prepare_chooser()
+        weakref.finalize(self, _abandon, self._scheduler, self._adapted, self._threads)
+
+    @property
+    def backend(self) -> Backend:
+        return self._backend
 
     @property
     def backend_name(self) -> str:
@@ -50,7 +70,7 @@ class Engine:
 
     @property
     def live_rows(self) -> int:
-        """Rows of state taken by the requests that are running."""
+        """Rows of state taken by the requests that are running, but for those that adapt."""
         return self._scheduler.live_rows
 
     @property
@@ -58,36 +78,77 @@ class Engine:
         """Requests that wait for rows."""
         return self._scheduler.waiting_requests
 
+    @property
+    def in_use(self) -> bool:
+        """Whether anything asked of it is still running or waiting."""
+        return bool(self.live_rows or self.waiting_requests or self._adapted)
+
     def submit(self, request: GenerationRequest) -> GenerationStream:
         """Starts a request, from any thread, without waiting for it.
 
-        Raises `InvalidSetting` for what the model or the limits do not allow, `Busy` when too many are waiting, and
-        `EngineClosed`.
+        Raises `InvalidSetting` for what the model or the limits do not allow, `Busy` when too many are waiting,
+        `LearningElsewhere` when too many adapt, and `EngineClosed`.
         """
-        request.check(vocab_size=self._backend.vocab_size, limits=self._limits)
+        self._check(request)
         given = request.settings.seed
         # Short enough to be read out, typed in and carried through a browser's numbers unchanged.
         seed = secrets.randbits(32) if given is None else given
-        mailbox = Mailbox()
-        stream = GenerationStream(self, mailbox, seed)
-        with self._starting:
-            if self._closed:
-                raise EngineClosed()
-            self._scheduler.submit(request, seed=seed, mailbox=mailbox)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=_work, args=(self._scheduler,), name="textgen-engine", daemon=True
-                )
-                self._thread.start()
+        mailbox = Mailbox(backend_name=self.backend_name, clock=self._clock)
+        adapted = request.adaptation is not None
+        stream = GenerationStream(self, mailbox, seed, request.prompt_ids, request.start, adapted=adapted)
+        kind = SearchTask if request.settings.num_beams > 1 else SamplingTask
+        task = kind(request, seed=seed, mailbox=mailbox, deadline=self._deadline())
+        if request.adaptation is None:
+            self._start(task)
+        else:
+            self._start_adapted(request, task)
         return stream
+
+    def snapshot(self, token_ids: Sequence[int], *, start: Snapshot | None = None) -> Snapshot:
+        """The place at the end of `token_ids`, which follow `start`; waits until they are read.
+
+        Raises `InvalidSetting`, `Busy`, `DeadlineExceeded` and `EngineClosed`.
+        """
+        self._check(GenerationRequest(tuple(token_ids), GenerationSettings(max_new_tokens=1), start=start))
+        context = (*(() if start is None else start.token_ids), *token_ids)
+        seconds = self._limits.request_deadline_seconds
+        task = SnapshotTask(context, start=start, deadline=self._deadline(), seconds=seconds)
+        self._start(task)
+        snapshot: Snapshot = task.future.result()
+        return snapshot
+
+    def score(
+        self, token_ids: Sequence[int], *, top_logprobs: int = 0, start: Snapshot | None = None
+    ) -> tuple[TokenScore, ...]:
+        """The log-probability of each of `token_ids` after all before it, and the likeliest alternatives.
+
+        Of the first there is none, unless they follow `start`. Waits for the answer. Raises `InvalidSetting`,
+        `BrokenModel`, `Busy`, `DeadlineExceeded` and `EngineClosed`.
+        """
+        settings = parse_settings(GenerationSettings, {"max_new_tokens": 1, "top_logprobs": top_logprobs})
+        self._check(GenerationRequest(tuple(token_ids), settings, start=start))
+        context = (*(() if start is None else start.token_ids), *token_ids)
+        if len(token_ids) < (2 if start is None else 1):
+            return ()
+        task = ScoringTask(
+            context,
+            top_logprobs=top_logprobs,
+            deadline=self._deadline(),
+            seconds=self._limits.request_deadline_seconds,
+            start=start,
+        )
+        self._start(task)
+        scores: tuple[TokenScore, ...] = task.future.result()
+        return scores
 
     def close(self) -> None:
         """Ends all requests with "cancelled" and waits for the step that is running; harmless when repeated."""
         with self._starting:
             self._closed = True
             self._scheduler.close()
-            thread = self._thread
-        if thread is not None:
+            threads = [run.close() for run in self._adapted]
+            threads += self._threads
+        for thread in threads:
             thread.join()
 
     def __enter__(self) -> Engine:
@@ -98,7 +159,55 @@ class Engine:
     ) -> None:
         self.close()
 
+    def _deadline(self) -> float:
+        return self._clock() + self._limits.request_deadline_seconds
+
+    def _check(self, request: GenerationRequest) -> None:
+        backend, start = self._backend, request.start
+        request.check(vocab_size=backend.vocab_size, limits=self._limits)
+        if start is not None:
+            start.check(model_hash=backend.model_hash, state_size=backend.state_size, vocab_size=backend.vocab_size)
+
+    def _start(self, task: SamplingTask | SearchTask | SnapshotTask | ScoringTask) -> None:
+        with self._starting:
+            if self._closed:
+                raise EngineClosed()
+            self._scheduler.submit(task)
+            if not self._threads:
+                thread = threading.Thread(target=_work, args=(self._scheduler,), name="textgen-engine", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _start_adapted(self, request: GenerationRequest, task: GenerationTask) -> None:
+        """Runs a request on a copy of the model, in a thread of its own: learning would hold everybody up."""
+        if self._source is None:
+            raise InvalidSetting("adapt", "yes", "no: the weights of this model are not at hand")
+        if request.start is not None:
+            raise InvalidSetting("adapt", "yes", "no where text goes on from a snapshot, which is of the usual weights")
+        with self._starting:
+            if self._closed:
+                raise EngineClosed()
+            if len(self._adapted) >= self._limits.max_adapted_requests:
+                raise LearningElsewhere(len(self._adapted))
+            run = AdaptedRun(self._source, request, task, limits=self._limits, clock=self._clock, done=self._forget)
+            self._adapted.add(run)
+            run.start()
+
+    def _forget(self, run: AdaptedRun) -> None:
+        with self._starting:
+            self._adapted.discard(run)
+
 
 def _work(scheduler: Scheduler) -> None:
     with torch.inference_mode():
         scheduler.run()
+
+
+def _abandon(scheduler: Scheduler, adapted: set[AdaptedRun], threads: list[threading.Thread]) -> None:
+    """Ends the work of an engine that nobody holds any more, or that the program leaves behind at its end."""
+    scheduler.close()
+    threads = [*threads, *(run.close() for run in list(adapted))]
+    if not threading.main_thread().is_alive():
+        # Threads inside native code when the interpreter goes down would end the program with an abort.
+        for thread in threads:
+            thread.join()

@@ -1,159 +1,257 @@
-"""One token after another: greedy, temperature, top-k, top-p, with random numbers that depend on the seed alone."""
+"""One token after another: greedy or drawn, for many rows at once, with numbers that depend on the seed alone."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from textgen.engine.decoding import Advance, Logits, TokenIds
-from textgen.engine.requests import FinishReason, GenerationRequest, Hypothesis, TokenEvent, hypothesis_score
+from textgen.config import GenerationSettings
+from textgen.engine.backends import Draws
+from textgen.engine.decoding import Choice, Logits, Scores, TokenIds
+from textgen.engine.processors import Processors
+from textgen.engine.randomness import UniformStream
+from textgen.engine.requests import (
+    Alternative,
+    FinishReason,
+    GenerationRequest,
+    Hypothesis,
+    TokenEvent,
+    hypothesis_score,
+)
+from textgen.engine.token_choice import ANY_VOCABULARY, Answer, Asked, best_chooser, settings_row
 from textgen.errors import BrokenModel
 
-
-class UniformStream:
-    """Uniform numbers in [0, 1), one for each token index, from a counter-based generator.
-
-    Philox4x64 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") keyed by the seed; the counter is the
-    token index, and the upper 53 bits of the first of its four words make the number. Number i is therefore the same
-    whatever was drawn before it and whoever else is drawing.
-    """
-
-    _BLOCK = 64  # making a generator costs as much as drawing a block from it
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._start = -self._BLOCK
-        self._block: list[float] = []
-
-    def at(self, index: int) -> float:
-        """The number of token `index` (from 0)."""
-        if not 0 <= index - self._start < self._BLOCK:
-            self._start = index - index % self._BLOCK
-            words = np.random.Philox(key=self._seed, counter=self._start).random_raw(4 * self._BLOCK)[::4]
-            self._block = ((words >> np.uint64(11)) * 2.0**-53).tolist()
-        return self._block[index - self._start]
+_NOTHING = np.array([], dtype=np.int64)
 
 
-def log_normalizer(logits: Logits) -> NDArray[np.float64]:
-    """log Σ exp over the last axis of logits [..., vocab]: [..., 1]. Not finite where the logits are no numbers."""
-    highest = logits.max(axis=-1, keepdims=True)
-    # A value of inf or nan is passed on, for the caller to name the token it happened at.
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = np.exp(logits - highest).sum(axis=-1, keepdims=True, dtype=np.float64)
-    result: NDArray[np.float64] = highest + np.log(total)
-    return result
-
-
-def top_k_ids(logits: Logits, top_k: int) -> TokenIds:
-    """Ascending ids of the `top_k` highest logits [vocab] that are not -inf, and of ties with the k-th; 0 takes all."""
-    lowest = -math.inf
-    if 0 < top_k < logits.size:
-        lowest = np.partition(logits, logits.size - top_k)[logits.size - top_k]
-    # -inf marks what is banned: it must not come back in as a tie.
-    return np.flatnonzero((logits >= lowest) & (logits > -math.inf))
-
-
-def top_p_mask(probabilities: NDArray[np.float64], top_p: float) -> NDArray[np.bool_]:
-    """Which of `probabilities` [n] nucleus sampling keeps (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751).
-
-    Sorted ascending, what lies within a cumulative mass of 1 - top_p is dropped, but never the last one. Of equal
-    probabilities the one with the lower index is dropped first.
-    """
-    ascending = np.sort(probabilities)
-    dropped = int(np.searchsorted(np.cumsum(ascending), 1.0 - top_p, side="right"))
-    dropped = min(dropped, probabilities.size - 1)
-    lowest = ascending[dropped]
-    kept: NDArray[np.bool_] = probabilities >= lowest
-    surplus = int(np.count_nonzero(kept)) - (probabilities.size - dropped)
-    if surplus:
-        kept[np.flatnonzero(probabilities == lowest)[:surplus]] = False
-    return kept
-
-
-def candidates(
-    logits: Logits, *, temperature: float, top_k: int = 0, top_p: float = 1.0
-) -> tuple[TokenIds, NDArray[np.float64]]:
-    """What may be drawn from logits [vocab]: ascending ids [n] and their probabilities [n], which sum to 1.
-
-    Temperature (above 0), then top-k, then top-p. At least one logit must be finite.
-    """
-    # Dividing by the temperature changes neither order nor ties, so top-k may come first and spare most of the work.
-    ids = top_k_ids(logits, top_k)
-    kept = logits[ids].astype(np.float64)
-    # A temperature near zero sends all but the highest to -inf, which is what it asks for.
-    with np.errstate(over="ignore"):
-        weights = np.exp((kept - kept.max()) / temperature)
-    probabilities = weights / weights.sum()
-    if top_p < 1.0:
-        mask = top_p_mask(probabilities, top_p)
-        ids, probabilities = ids[mask], probabilities[mask]
-        probabilities /= probabilities.sum()
-    return ids, probabilities
-
-
-def draw(ids: TokenIds, probabilities: NDArray[np.float64], uniform: float) -> int:
-    """The id at `uniform` in [0, 1) of the cumulative distribution, in the order of `ids` [n]."""
-    cumulative = np.cumsum(probabilities)
-    place = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-    if place == ids.size:  # uniform * total was rounded up to the total
-        place = int(np.flatnonzero(probabilities)[-1])
-    return int(ids[place])
+def _is_plain(settings: GenerationSettings) -> bool:
+    """Whether temperature, top-k, top-p and min-p are all there is to a choice, and nobody asks for more than it."""
+    by_probability = settings.typical_p < 1.0 or settings.epsilon_cutoff > 0.0 or settings.eta_cutoff > 0.0
+    return not by_probability and settings.top_logprobs == 0
 
 
 class SampledSequence:
-    """Decodes one request by sampling, or greedily at temperature 0 (ties: the lowest id)."""
+    """One sample of a request: its tokens so far, and what decides on the next one, by a `Sampler`.
 
-    rows = 1
+    Where it is `plain`, a `DrawingPool` can decide as well. At temperature 0 the highest score is taken (ties: the
+    lowest id). Else a token is drawn from the processed and warped distribution, whose tokens stand in the order of
+    falling scores: it is the one at the uniform number of its (seed, sample, index).
+    """
 
-    def __init__(self, request: GenerationRequest, seed: int) -> None:
-        self._request = request
-        self._settings = request.settings
-        self._uniforms = UniformStream(seed)
-        self._banned = np.array(sorted(request.forbidden_ids), dtype=np.int64)
-        without_eos = request.forbidden_ids if request.eos_id is None else request.forbidden_ids | {request.eos_id}
-        self._banned_at_first = np.array(sorted(without_eos), dtype=np.int64)
-        self._token_ids: list[int] = []
+    def __init__(
+        self, request: GenerationRequest, seed: int, sample: int = 0, processors: Processors | None = None
+    ) -> None:
+        """`processors`: those of the request, which its samples may share; made here when not given."""
+        self.request = request
+        self.settings = request.settings
+        self.sample = sample
+        self.processors = Processors(request) if processors is None else processors
+        self.processes = not self.processors.only_forbid
+        self.settings_row = settings_row(request.settings)
+        self.plain = self.processors.only_forbid and _is_plain(request.settings)
+        self._history = self.processors.history()
+        self._uniforms = UniformStream(seed, sample)
         self._logprob_sum = 0.0
-        self._finished = False
+        self._reason: FinishReason | None = None
 
-    def advance(self, logits: Logits) -> Advance:
-        """Chooses the next token from logits [1, vocab]; raises `BrokenModel` when they are no numbers."""
-        row = logits[0]
-        index = len(self._token_ids)
-        token_id = self._choose(row, index)
-        logprob = float(row[token_id] - log_normalizer(row)[0])
-        if not math.isfinite(logprob):
-            raise BrokenModel(index)
-        self._token_ids.append(token_id)
+    @property
+    def token_ids(self) -> list[int]:
+        """The new ones; not to be changed."""
+        return self._history.new_ids
+
+    @property
+    def finished(self) -> bool:
+        return self._reason is not None
+
+    def hypothesis(self) -> Hypothesis:
+        token_ids = tuple(self.token_ids)
+        score = hypothesis_score(self._logprob_sum, len(token_ids), self.settings.length_penalty)
+        return Hypothesis(token_ids, score, self._reason is not None, self._reason)
+
+    def process(self, row: Logits) -> None:
+        """Applies the processors to a row of logits [vocab], in place."""
+        self.processors.apply_to(row, self._history)
+
+    @property
+    def tokens_left(self) -> int:
+        """How many it may still get."""
+        return self.settings.max_new_tokens - len(self.token_ids)
+
+    def uniform(self, ahead: int = 0) -> float:
+        """The random number of the next token, or of one behind it."""
+        return self._uniforms.at(len(self.token_ids) + ahead)
+
+    def uniforms(self, count: int) -> list[float]:
+        """Those of the next `count` tokens."""
+        return [self.uniform(ahead) for ahead in range(count)]
+
+    def accept(self, token_id: int, logprob: float, warped_logprob: float, others: tuple[Alternative, ...]) -> Choice:
+        """Appends a token."""
+        event = TokenEvent(token_id, logprob, len(self.token_ids), self.sample, warped_logprob, others)
+        self._history.append(token_id)
         self._logprob_sum += logprob
-        reason = self._reason(token_id)
-        self._finished = reason is not None
-        return Advance(TokenEvent(token_id, logprob, index), np.array([token_id], dtype=np.int64), reason=reason)
+        self._reason = self._reason_after(token_id)
+        return Choice(event, self._reason)
 
-    def hypotheses(self) -> tuple[Hypothesis, ...]:
-        length = len(self._token_ids)
-        score = hypothesis_score(self._logprob_sum, length, self._settings.length_penalty)
-        return (Hypothesis(tuple(self._token_ids), score, self._finished),)
-
-    def _choose(self, row: Logits, index: int) -> int:
-        banned = self._banned_at_first if index < self._settings.min_new_tokens else self._banned
-        if banned.size:
-            row = row.copy()
-            row[banned] = -np.inf
-        highest = int(row.argmax())
-        if not math.isfinite(row[highest]):  # argmax finds nan and inf too
-            raise BrokenModel(index)
-        if self._settings.temperature == 0.0:
-            return highest
-        settings = self._settings
-        kept = candidates(row, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
-        return draw(*kept, self._uniforms.at(index))
-
-    def _reason(self, token_id: int) -> FinishReason | None:
-        if token_id == self._request.eos_id:
+    def _reason_after(self, token_id: int) -> FinishReason | None:
+        if token_id == self.request.eos_id:
             return "eos"
-        if self._request.stop_condition is not None and self._request.stop_condition(self._token_ids):
+        if self.request.stop_condition is not None and self.request.stop_condition(self.token_ids):
             return "stop"
-        return "length" if len(self._token_ids) >= self._settings.max_new_tokens else None
+        return "length" if len(self.token_ids) >= self.settings.max_new_tokens else None
+
+
+class Ahead(NamedTuple):
+    """What was drawn step by step, and what went wrong after that."""
+
+    answers: list[Answer]
+    error: Exception | None
+
+
+class Sampler:
+    """Chooses the next token of some sequences, step after step, for as long as none of them has finished.
+
+    What a row gives depends, to the bit, on it and its sequence alone.
+    """
+
+    def __init__(self, sequences: Sequence[SampledSequence]) -> None:
+        # Whether what is drawn depends on the logits alone, and it can be seen from a token whether it is the last.
+        self.runs_ahead = not any(row.processes or row.request.stop_condition is not None for row in sequences)
+        self._sequences = sequences
+        self._end_ids = [row.request.eos_id for row in sequences]
+        self._processing = [row for row, sequence in enumerate(sequences) if sequence.processes]
+        # Those that do more than ban get their bans from their processors.
+        banned = [_NOTHING if sequence.processes else sequence.processors.banned_ids for sequence in sequences]
+        places = np.full(len(sequences), -1)
+        places[self._processing] = np.arange(len(self._processing))
+        settings = np.array([sequence.settings_row for sequence in sequences], dtype=np.float64).reshape(-1, 8)
+        self._asked = Asked(
+            settings,
+            np.zeros(len(sequences)),
+            np.concatenate([_NOTHING, *banned]),
+            np.array([ids.size for ids in banned], dtype=np.int64).cumsum(),
+            np.zeros((0, 1), dtype=np.float32),
+            places,
+        )
+        self._answer = Answer.room(settings)
+        self._choose = best_chooser()
+
+    def choose(self, logits: Logits) -> list[Choice | Exception]:
+        """A token for each sequence from its row of logits [rows, vocab], appended to it.
+
+        A row whose logits are no numbers, or leave nothing to choose from, gives a `BrokenModel`; what a request's own
+        functions raise is given too.
+        """
+        failures: dict[int, Exception] = {}
+        processed = None
+        if self._processing:
+            processed, failures = self._process(logits)
+        return self._accept(self._draw(logits, processed), failures)
+
+    def run_ahead(self, token_ids: TokenIds, step: Callable[[TokenIds], Logits], goes_on: Callable[[], bool]) -> Ahead:
+        """Tokens one after another until one may be the last, or for as long as it `goes_on` after each.
+
+        `step` reads token_ids [rows] and gives logits [rows, vocab]. Nothing is appended yet.
+        """
+        answers: list[Answer] = []
+        for _ in range(min(sequence.tokens_left for sequence in self._sequences)):
+            try:
+                answer = self._draw(step(token_ids), ahead=len(answers))
+            except Exception as error:
+                return Ahead(answers, error)
+            answers.append(answer._replace(chosen=answer.chosen.copy(), others=answer.others.copy()))
+            token_ids = answer.chosen[:, 0].astype(np.int64)
+            if any(found < 0 or found == end for found, end in zip(token_ids.tolist(), self._end_ids, strict=True)):
+                break
+            if not goes_on():
+                break
+        return Ahead(answers, None)
+
+    def accept(self, answer: Answer) -> list[Choice | Exception]:
+        """Appends what was drawn ahead, one step after another; gives what `choose` gives."""
+        return self._accept(answer, {})
+
+    def _draw(self, logits: Logits, processed: Logits | None = None, *, ahead: int = 0) -> Answer:
+        """An answer that the next one overwrites."""
+        asked = self._asked if processed is None else self._asked._replace(processed=processed)
+        asked.uniforms[:] = [sequence.uniform(ahead) for sequence in self._sequences]
+        self._choose(logits, asked, self._answer)
+        return self._answer
+
+    def _accept(self, answer: Answer, failures: dict[int, Exception]) -> list[Choice | Exception]:
+        chosen = zip(self._sequences, answer.chosen.tolist(), strict=True)
+        return [
+            failures.get(row) or _accepted(sequence, found, _others(sequence, answer.others[row]))
+            for row, (sequence, found) in enumerate(chosen)
+        ]
+
+    def _process(self, logits: Logits) -> tuple[Logits, dict[int, Exception]]:
+        """Scores of the rows that process them; and what was raised, by row."""
+        scores: Logits = logits[self._processing]
+        tried = {
+            row: _process(self._sequences[row], processed)
+            for row, processed in zip(self._processing, scores, strict=True)
+        }
+        return scores, {row: error for row, error in tried.items() if error is not None}
+
+
+def draws_for(sequences: Sequence[SampledSequence], steps: int) -> Draws:
+    """What a `DrawingPool` is to know of plain sequences for their next `steps` tokens."""
+    settings = [sequence.settings for sequence in sequences]
+    return Draws(
+        np.array([row.temperature for row in settings], dtype=np.float64),
+        np.array([min(row.top_k, ANY_VOCABULARY) for row in settings], dtype=np.int64),
+        np.array([row.top_p for row in settings], dtype=np.float64),
+        np.array([row.min_p for row in settings], dtype=np.float64),
+        [sequence.request.forbidden_ids for sequence in sequences],
+        np.array([sequence.uniforms(steps) for sequence in sequences], dtype=np.float64),
+    )
+
+
+def take_drawn(
+    sequence: SampledSequence, token_ids: Sequence[int], logprobs: Sequence[float], warped_logprobs: Sequence[float]
+) -> Iterator[Choice | Exception]:
+    """Appends what a `DrawingPool` drew for a sequence, up to its end; yields as `Sampler.choose` gives."""
+    for token_id, logprob, warped in zip(token_ids, logprobs, warped_logprobs, strict=True):
+        if math.isnan(logprob):
+            yield BrokenModel(len(sequence.token_ids))
+            return
+        try:
+            choice = sequence.accept(token_id, logprob, warped, ())
+        except Exception as error:
+            yield error
+            return
+        yield choice
+        if sequence.finished:
+            return
+
+
+def _others(sequence: SampledSequence, table: Scores) -> tuple[Alternative, ...]:
+    """From a row of `Answer.others`."""
+    count = sequence.settings.top_logprobs
+    if not count:
+        return ()
+    return tuple(Alternative(int(found[0]), found[1], found[2]) for found in table[:count].tolist() if found[0] >= 0)
+
+
+def _process(sequence: SampledSequence, row: Logits) -> Exception | None:
+    """Processes a row of logits [vocab] in place; what was raised, if anything was."""
+    try:
+        sequence.process(row)
+    except Exception as error:
+        return error
+    return None
+
+
+def _accepted(sequence: SampledSequence, found: Sequence[float], others: tuple[Alternative, ...]) -> Choice | Exception:
+    """Appends what was `found`: see `Answer.chosen`."""
+    token_id, logprob, warped_logprob = found
+    if token_id < 0:
+        return BrokenModel(len(sequence.token_ids))
+    try:
+        return sequence.accept(int(token_id), logprob, warped_logprob, others)
+    except Exception as error:
+        return error

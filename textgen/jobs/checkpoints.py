@@ -9,7 +9,8 @@ import torch
 from textgen.errors import BadCheckpoint
 from textgen.jobs.run_folder import resolve_checkpoint
 from textgen.limits import Limits
-from textgen.model.checkpoint import Checkpoint, load_checkpoint
+from textgen.model.checkpoint import COPY_INDEX, Checkpoint, load_checkpoint
+from textgen.text.copying import NgramIndex
 from textgen.text.tokenizer import Tokenizer
 
 
@@ -24,3 +25,10 @@ def open_checkpoint(
         problem = f"{tokenizer.vocab_size} pieces where config.json says {expected}"
         raise BadCheckpoint("tokenizer.model", "vocab_size", problem)
     return checkpoint, tokenizer
+
+
+def open_copy_index(checkpoint: Checkpoint) -> NgramIndex | None:
+    """The checkpoint's index of its training text; None where it has none. Raises `BadCheckpoint`."""
+    if not checkpoint.copy_index:
+        return None
+    return NgramIndex.from_bytes(checkpoint.copy_index, tokenizer_sha256=checkpoint.tokenizer_sha256, file=COPY_INDEX)

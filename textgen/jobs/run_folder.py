@@ -1,32 +1,39 @@
 """The folder of a training run.
 
 config.json     what was asked; the same file that `textgen train --config` reads
-status.json     state, process id, heartbeat; replaced atomically
-metrics.jsonl   one line for each report and each evaluation
+about.json      title, owner, time of creation, what is known of the text: what does not change training
+status.json     state, process, heartbeat; replaced atomically
+control.json    what somebody wants of the process that trains
+prompts.json    what samples begin with, once somebody has changed it
+metrics.jsonl   one line for each report, each evaluation and each time that memory made batches smaller
 samples.jsonl   what the model wrote at each evaluation
+log.txt         what the process wrote
+texts/          text that was uploaded for this run
 corpus/         token ids and the tokenizer
 checkpoints/    last/ (resumable) and best/
 .lock           held by the process that trains
+.reserve        room on the disk to say that the disk is full
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from textgen.config import RunSettings, parse_settings, read_settings_file
+from textgen.config import RunSettings, parse_settings, read_settings_file, update_settings
 from textgen.errors import CannotWrite, InvalidSetting
 from textgen.files import explain_write_errors, recover_folder, write_atomically
-from textgen.training.events import EvaluationEvent, SampleEvent, StepEvent
+from textgen.jobs.process_identity import ProcessIdentity
+from textgen.jobs.run_status import RunState, RunStatus, error_details, read_status
+
+_RESERVE_BYTES = 16_384
 
 
 class RunFolder:
@@ -35,13 +42,19 @@ class RunFolder:
     def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
         self.path = path
         self.config = path / "config.json"
+        self.about = path / "about.json"
         self.status = path / "status.json"
+        self.control = path / "control.json"
+        self.prompts = path / "prompts.json"
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples.jsonl"
+        self.log = path / "log.txt"
+        self.texts = path / "texts"
         self.corpus = path / "corpus"
         self.last = path / "checkpoints" / "last"
         self.best = path / "checkpoints" / "best"
         self._lock = path / ".lock"
+        self._reserve = path / ".reserve"
         self._wall_clock = wall_clock
 
     def lock(self, field: str) -> BaseFileLock:
@@ -78,7 +91,7 @@ class RunFolder:
 
     def write_settings(self, settings: RunSettings) -> None:
         content = json.dumps(settings.model_dump(mode="json"), indent=2, ensure_ascii=False)
-        write_atomically(self.config, (content + "\n").encode())
+        write_atomically(self.config, _utf8(content + "\n"))
 
     def settings(self) -> RunSettings:
         """What was asked; `InvalidSetting` when the folder is no run."""
@@ -86,24 +99,72 @@ class RunFolder:
             raise InvalidSetting("resume", str(self.path), "the folder of a training run")
         return parse_settings(RunSettings, read_settings_file(self.config))
 
-    def write_status(self, state: str, **details: Any) -> None:
-        """Replaces status.json; `state` is preparing, running, stopped, finished or failed."""
-        status = {"state": state, "pid": os.getpid(), "heartbeat": self._wall_clock(), **details}
-        write_atomically(self.status, (json.dumps(status, ensure_ascii=False) + "\n").encode())
+    def write_status(self, state: RunState, **details: Any) -> None:
+        """Replaces status.json; this process is then the one that it names."""
+        self.replace_status(RunStatus(state, self._wall_clock(), ProcessIdentity.current(), details))
+
+    def replace_status(self, status: RunStatus) -> None:
+        write_atomically(self.status, status.to_json())
+
+    def read_status(self) -> RunStatus | None:
+        """What status.json says; None when it is missing or damaged."""
+        return read_status(self.status)
 
     def write_failure(self, error: BaseException) -> None:
         """Says in status.json why the run failed, as far as the disk lets it: the error itself matters more."""
+        before = self.read_status()
+        kept = {name: before.details[name] for name in ("step", "progress") if before and name in before.details}
+        with suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
         with suppress(CannotWrite):
-            self.write_status("failed", error=str(error) or type(error).__name__)
+            self.write_status("failed", **kept, **error_details(error))
 
-    def append_step(self, event: StepEvent) -> None:
-        self._append(self.metrics, {"kind": "step", **asdict(event)})
+    def keep_reserve(self) -> None:
+        """Takes the room that `write_failure` needs when nothing is left."""
+        if not self._reserve.exists():
+            write_atomically(self._reserve, bytes(_RESERVE_BYTES))
 
-    def append_evaluation(self, event: EvaluationEvent) -> None:
-        self._append(self.metrics, {"kind": "evaluation", **asdict(event)})
+    def write_prompts(self, prompts: Sequence[str]) -> None:
+        """What samples begin with from the next evaluation on."""
+        write_atomically(self.prompts, _utf8(json.dumps(list(prompts), ensure_ascii=False)))
 
-    def append_samples(self, event: SampleEvent) -> None:
-        self._append(self.samples, asdict(event))
+    def sample_prompts(self, settings: RunSettings) -> tuple[str, ...]:
+        """What samples begin with: as somebody changed it, else as was asked at the start."""
+        try:
+            changed = json.loads(self.prompts.read_bytes())
+            return update_settings(settings, sample_prompts=changed).sample_prompts
+        except (OSError, ValueError):  # InvalidSetting is one
+            return settings.sample_prompts
+
+    def write_control(self, verb: str) -> None:
+        """Asks the process that trains to do something."""
+        write_atomically(self.control, json.dumps({"verb": verb}).encode())
+
+    def read_control(self) -> str | None:
+        """What is asked of the process that trains."""
+        try:
+            return str(json.loads(self.control.read_bytes())["verb"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_about(self, **values: Any) -> None:
+        """Changes some of what about.json says."""
+        content = {**self.read_about(), **values}
+        write_atomically(self.about, _utf8(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
+
+    def read_about(self) -> dict[str, Any]:
+        """What about.json says; nothing when it is missing or damaged."""
+        try:
+            content = json.loads(self.about.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def append_metrics(self, kind: str, values: dict[str, Any]) -> None:
+        self._append(self.metrics, {"kind": kind, **values})
+
+    def append_samples(self, values: dict[str, Any]) -> None:
+        self._append(self.samples, values)
 
     def cut_back(self, step: int) -> None:
         """Drops lines after `step`, and one cut short by a crash: a resumed run then tells each step once."""
@@ -114,25 +175,23 @@ class RunFolder:
 
     def _never_began(self) -> bool:
         names = {path.name for path in self.path.iterdir() if not self._is_leftover(path)}
-        try:
-            known = names <= {self.config.name, self.status.name, self.corpus.name}
-            return not names or (known and _state_of(self.status) in ("failed", "preparing"))
-        except (OSError, ValueError):
-            return False
+        known = names <= {self.config.name, self.status.name, self.corpus.name}
+        status = self.read_status()
+        return not names or (known and status is not None and status.state in ("failed", "preparing"))
 
     def _is_leftover(self, path: Path) -> bool:
         """Whether it is the lock or what a killed process left of a file that it was writing."""
         files = (self.config, self.status, self.corpus)
-        return path == self._lock or path.name.startswith(tuple(f".{file.name}." for file in files))
+        return path in (self._lock, self._reserve) or path.name.startswith(tuple(f".{file.name}." for file in files))
 
     def _append(self, path: Path, values: dict[str, Any]) -> None:
         with explain_write_errors(path), path.open("ab") as stream:
-            stream.write((json.dumps(values, ensure_ascii=False) + "\n").encode())
+            stream.write(_utf8(json.dumps(values, ensure_ascii=False) + "\n"))
 
 
-def _state_of(status: Path) -> object:
-    content = json.loads(status.read_bytes())
-    return content.get("state") if isinstance(content, dict) else None
+def _utf8(text: str) -> bytes:
+    """In place of half a character, which browsers may send and no file can hold, stands a question mark."""
+    return text.encode("utf-8", "replace")
 
 
 def _step_of(line: bytes) -> float:

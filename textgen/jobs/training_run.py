@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import BaseFileLock
 
-from textgen.config import DeviceName, GenerationSettings, RunSettings, update_settings
+from textgen.config import (
+    DeviceName,
+    GenerationSettings,
+    RunSettings,
+    TrainingBudget,
+    update_settings,
+)
 from textgen.engine import Engine, FinishedEvent, GenerationRequest
 from textgen.errors import BadCorpus, InvalidSetting
+from textgen.jobs.base import Base, open_base, read_kept, write_kept
 from textgen.jobs.card import model_card
-from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.copy_index import run_copy_index
+from textgen.jobs.estimate import RunEstimate
+from textgen.jobs.ingredients import held_out_part, make_batches, make_model
 from textgen.jobs.run_folder import RunFolder
+from textgen.jobs.run_status import RunState
 from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from textgen.model.language_model import LanguageModel
 from textgen.progress import ProgressCallback, ignore_progress
-from textgen.text.corpus import Corpus, StreamBatches, build_corpus, open_corpus
+from textgen.text.corpus import Corpus, build_corpus, open_corpus
 from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from textgen.training.device import DeviceChoice, choose_device, choose_precision
+from textgen.training.estimate import estimate_training
 from textgen.training.events import (
+    BatchSplitEvent,
     CheckpointEvent,
     EndEvent,
     EvaluationEvent,
     Event,
     SampleEvent,
+    Samples,
     StartEvent,
     StepEvent,
 )
+from textgen.training.memorization import measure_memorization
 from textgen.training.snapshot import TrainingSnapshot
-from textgen.training.trainer import HeldOut, Sampler, Trainer
+from textgen.training.trainer import Sampler, Trainer
 
 _SAMPLE_TOKENS = 120
 _STATUS_SECONDS = 1.0
@@ -53,6 +69,7 @@ class TrainingRun:
         trainer: Trainer,
         lock: BaseFileLock,
         *,
+        copy_index: bytes,
         lineage: dict[str, Any],
         figures: dict[str, Any],
     ) -> None:
@@ -61,11 +78,41 @@ class TrainingRun:
         self.corpus = corpus
         self.trainer = trainer
         self._lock = lock
+        self._copy_index = copy_index
         self._lineage = lineage
         self._figures = figures
+        self._stop_state: RunState = "stopped"
 
-    def stop(self) -> None:
+    def stop(self, state: RunState = "stopped") -> None:
+        """Ends training after the current step; what was trained is saved, and the run is then in `state`.
+
+        May be called from a signal handler or another thread.
+        """
+        self._stop_state = state
         self.trainer.stop()
+
+    def estimate(self, *, max_seconds: float = 5.0) -> RunEstimate:
+        """Times some real steps on a copy of the model, and says what the whole run will take; changes nothing."""
+        part = held_out_part(self.corpus)
+        training = estimate_training(
+            self.trainer.model,
+            make_batches(self.settings.training, self.corpus),
+            self.settings.training,
+            self.trainer.choice,
+            held_out=[part] if part else [],
+            max_seconds=max_seconds,
+        )
+        free = shutil.disk_usage(self.folder.path).free
+        return RunEstimate(training, str(self.trainer.choice), self.trainer.model.num_parameters, free)
+
+    def extend(self, longer: TrainingBudget) -> None:
+        """Trains for `longer` from where the run is; its folder says so from now on. To be called before `events`."""
+        self.trainer.extend(longer)
+        self._save(CheckpointEvent(self.trainer.step, "last"))
+        budget = self.trainer.whole_budget().model_dump()
+        training = update_settings(self.settings.training, **budget)
+        self.settings = update_settings(self.settings, training=training.model_dump())
+        self.folder.write_settings(self.settings)
 
     def events(self) -> Iterator[Event]:
         """Trains and keeps the folder's files true; each event is written before it is passed on."""
@@ -75,7 +122,9 @@ class TrainingRun:
                 self._record(event)
                 if isinstance(event, StepEvent) and event.elapsed_seconds >= status_due:
                     status_due = event.elapsed_seconds + _STATUS_SECONDS
-                    self.folder.write_status("running", step=event.step, progress=event.progress)
+                    self.folder.write_status(
+                        "running", step=event.step, progress=event.progress, seconds_left=round(event.seconds_left, 1)
+                    )
                 yield event
         except Exception as error:
             self.folder.write_failure(error)
@@ -86,18 +135,21 @@ class TrainingRun:
     def _record(self, event: Event) -> None:
         if isinstance(event, StartEvent):
             self.folder.cut_back(event.step)
-            self.folder.write_status("running", step=event.step)
+            self.folder.write_status("running", step=event.step, progress=self.trainer.progress)
         elif isinstance(event, StepEvent):
-            self.folder.append_step(event)
+            self.folder.append_metrics("step", asdict(event))
         elif isinstance(event, EvaluationEvent):
             self._figures = {"step": event.step, **event.evaluation.as_dict()}
-            self.folder.append_evaluation(event)
+            self.folder.append_metrics("evaluation", asdict(event))
         elif isinstance(event, SampleEvent):
-            self.folder.append_samples(event)
+            self.folder.append_samples(asdict(event))
+        elif isinstance(event, BatchSplitEvent):
+            self.folder.append_metrics("split", asdict(event))
         elif isinstance(event, CheckpointEvent):
             self._save(event)
         elif isinstance(event, EndEvent):
-            self.folder.write_status(event.reason, step=event.step)
+            state: RunState = self._stop_state if event.reason == "stopped" else "finished"
+            self.folder.write_status(state, step=event.step, progress=self.trainer.progress, early=event.early)
 
     def _save(self, event: CheckpointEvent) -> None:
         figures = {**self._figures, "elapsed_seconds": round(self.trainer.elapsed_seconds, 1)}
@@ -108,6 +160,7 @@ class TrainingRun:
             lineage=self._lineage,
             figures=figures,
             card=model_card(self.folder.path.name, self.settings, self.corpus, figures),
+            copy_index=self._copy_index,
         )
         # Nothing can be resumed from "best" alone, if the process is killed before the first "last".
         if event.kind == "last" or not self.folder.last.exists():
@@ -130,32 +183,52 @@ def start_run(
     # What can be wrong without reading the text is found out before there is a folder.
     settings.training.check_budget()
     chosen = choose_device(device)
-    base = _open_base(settings)
+    base = open_base(settings)
     folder.check_unused()
     with _released_on_failure(folder.lock("out")) as lock:
         folder.create(settings)
         return _prepare(folder, settings, chosen, base, lock, None, progress)
 
 
-def resume_run(path: Path, *, device: DeviceName = "auto", progress: ProgressCallback = ignore_progress) -> TrainingRun:
+def resume_run(
+    path: Path,
+    *,
+    longer: TrainingBudget | None = None,
+    device: DeviceName = "auto",
+    progress: ProgressCallback = ignore_progress,
+) -> TrainingRun:
     """Takes up a run from its last checkpoint; the continuation is the one that an uninterrupted run would have had.
 
+    With `longer` the run, finished or stopped, is trained on for that much more instead, see `Trainer.extend`. That is
+    written down at once: who resumes it after an interruption does so without `longer`.
+
     A run that was killed before its first checkpoint begins anew, if need be from the text. Raises `InvalidSetting`
-    when the folder is no run or another process trains it, `BadCorpus` or `BadCheckpoint` when it is damaged.
+    when the folder is no run or another process trains it, or `longer` is no budget or has nothing to go on from;
+    `BadCorpus` or `BadCheckpoint` when the folder is damaged.
     """
     folder = RunFolder(path)
     folder.settings()  # what is no run is told before a lock is left in it
+    if longer is not None:
+        longer.check_budget()
     chosen = choose_device(device)
     with _released_on_failure(folder.lock("resume")) as lock:
         settings = folder.settings()
         if not is_checkpoint(folder.last) and not is_checkpoint(folder.best):
+            if longer is not None:
+                raise InvalidSetting("resume", str(path), "a run that has trained, to be trained longer")
             corpus = _whole_corpus(folder)
-            return _prepare(folder, settings, chosen, _open_base(settings), lock, corpus, progress)
+            return _prepare(folder, settings, chosen, open_base(settings), lock, corpus, progress)
         corpus = open_corpus(folder.corpus)
         saved = load_checkpoint(folder.last)
-        trainer = _trainer(settings, corpus, LanguageModel(settings.model).to(chosen))
+        trainer = _trainer(folder, settings, corpus, LanguageModel(settings.model).to(chosen), saved.lineage)
         trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
-        return TrainingRun(folder, settings, corpus, trainer, lock, lineage=saved.lineage, figures=saved.figures)
+        index = run_copy_index(folder, corpus, progress)
+        run = TrainingRun(
+            folder, settings, corpus, trainer, lock, copy_index=index, lineage=saved.lineage, figures=saved.figures
+        )
+        if longer is not None:
+            run.extend(longer)
+        return run
 
 
 @contextmanager
@@ -178,7 +251,7 @@ def _prepare(
     folder: RunFolder,
     settings: RunSettings,
     device: torch.device,
-    base: tuple[Checkpoint, Tokenizer] | None,
+    base: Base | None,
     lock: BaseFileLock,
     corpus: Corpus | None,
     progress: ProgressCallback,
@@ -190,36 +263,32 @@ def _prepare(
             folder.corpus,
             [Path(file) for file in settings.files],
             settings.text,
-            tokenizer=base[1] if base else None,
+            tokenizer=base.tokenizer if base else None,
             heldout_files=[Path(file) for file in settings.heldout_files],
             seed=settings.training.seed,
             progress=progress,
         )
-        return _begin(folder, settings, corpus, device, base[0] if base else None, lock)
+        index = run_copy_index(folder, corpus, progress)
+        return _begin(folder, settings, corpus, index, device, base, lock)
     except (Exception, KeyboardInterrupt) as error:
         folder.write_failure(error)
         raise
-
-
-def _open_base(settings: RunSettings) -> tuple[Checkpoint, Tokenizer] | None:
-    return open_checkpoint(Path(settings.base)) if settings.base is not None else None
 
 
 def _begin(
     folder: RunFolder,
     settings: RunSettings,
     corpus: Corpus,
+    copy_index: bytes,
     device: torch.device,
-    base: Checkpoint | None,
+    base: Base | None,
     lock: BaseFileLock,
 ) -> TrainingRun:
     lineage: dict[str, Any] = {"files": [Path(file).name for file in settings.files]}
-    if base is not None and settings.base is not None:
-        model = base.model
-        lineage["base"] = {"name": Path(settings.base).name, "lineage": base.lineage}
-    else:
-        model = LanguageModel(update_settings(settings.model, vocab_size=corpus.tokenizer.vocab_size))
-        model.reset_parameters(settings.training.seed, never_predicted=(UNK_ID, BOS_ID, PAD_ID))
+    model = make_model(settings, corpus, base)
+    if base is not None:
+        lineage["base"] = {"name": base.path.name, "lineage": base.checkpoint.lineage}
+        write_kept(folder.corpus, base, corpus.tokenizer)
     model.to(device)
     training = settings.training
     precision = choose_precision(training.precision, model, batch_size=training.batch_size, window=training.window)
@@ -227,43 +296,48 @@ def _begin(
     training = update_settings(training, precision="fp32" if precision == torch.float32 else "bf16")
     settings = update_settings(settings, model=model.settings.model_dump(), training=training.model_dump())
     folder.write_settings(settings)
-    return TrainingRun(folder, settings, corpus, _trainer(settings, corpus, model), lock, lineage=lineage, figures={})
+    trainer = _trainer(folder, settings, corpus, model, lineage)
+    return TrainingRun(folder, settings, corpus, trainer, lock, copy_index=copy_index, lineage=lineage, figures={})
 
 
-def _trainer(settings: RunSettings, corpus: Corpus, model: LanguageModel) -> Trainer:
+def _trainer(
+    folder: RunFolder, settings: RunSettings, corpus: Corpus, model: LanguageModel, lineage: dict[str, Any]
+) -> Trainer:
     training = settings.training
-    batches = StreamBatches(
-        corpus.train.ids,
-        batch_size=training.batch_size,
-        window=training.window,
-        seed=training.seed,
-        reset_at_document_ends=training.reset_at_document_ends,
-    )
+    batches = make_batches(training, corpus)
     device = model.embedding.device
     precision = choose_precision(training.precision, model, batch_size=batches.batch_size, window=batches.window)
-    part = corpus.heldout
     return Trainer(
         model,
         batches,
         training,
         DeviceChoice(device, precision, torch.get_num_threads()),
-        held_out=HeldOut(part.ids, part.characters, part.bytes) if part else None,
-        sampler=text_sampler(corpus.tokenizer, settings.sample_prompts, seed=training.seed),
+        held_out=held_out_part(corpus),
+        kept=read_kept(corpus.folder),
+        tuned="base" in lineage,
+        sampler=text_sampler(corpus, lambda: folder.sample_prompts(settings), seed=training.seed),
     )
 
 
-def text_sampler(tokenizer: Tokenizer, prompts: tuple[str, ...], *, seed: int) -> Sampler:
-    """A function that lets a model continue each prompt, always with the same seed."""
-    generation = GenerationSettings(max_new_tokens=_SAMPLE_TOKENS, seed=seed)
+def text_sampler(corpus: Corpus, prompts: Callable[[], tuple[str, ...]], *, seed: int) -> Sampler:
+    """A function that lets a model continue each of the prompts that there are by then, and looks for copies in that.
 
-    def sample(model: LanguageModel) -> tuple[str, ...]:
+    It always uses the same seed.
+    """
+    generation = GenerationSettings(max_new_tokens=_SAMPLE_TOKENS, seed=seed)
+    tokenizer = corpus.tokenizer
+
+    def sample(model: LanguageModel) -> Samples:
         with Engine(model, device=model.embedding.device, limits=Limits()) as engine:
-            return tuple(prompt + _continuation(engine, tokenizer, prompt, generation) for prompt in prompts)
+            asked = prompts()
+            new = [_continuation(engine, tokenizer, prompt, generation) for prompt in asked]
+        texts = tuple(prompt + tokenizer.decode(ids) for prompt, ids in zip(asked, new, strict=True))
+        return Samples(texts, measure_memorization(new, corpus.train.ids, tokenizer.decode) if new else None)
 
     return sample
 
 
-def _continuation(engine: Engine, tokenizer: Tokenizer, prompt: str, generation: GenerationSettings) -> str:
+def _continuation(engine: Engine, tokenizer: Tokenizer, prompt: str, generation: GenerationSettings) -> tuple[int, ...]:
     request = GenerationRequest(
         prompt_ids=(BOS_ID, *tokenizer.encode(prompt)),
         settings=generation,
@@ -272,5 +346,5 @@ def _continuation(engine: Engine, tokenizer: Tokenizer, prompt: str, generation:
     )
     for event in engine.submit(request):
         if isinstance(event, FinishedEvent):
-            return tokenizer.decode(event.hypotheses[0].token_ids)
-    return ""
+            return event.hypotheses[0].token_ids
+    return ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,19 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 CellState = tuple[Tensor, ...]
+
+
+class GateWeights(NamedTuple):
+    """What a layer multiplies its input [num_gates · hidden, input] and its last output [.., hidden] with, and biases.
+
+    Gates lie one below the other in the order of the cell's equations in PyTorch: i, f, g, o for an LSTM, then what is
+    added to it; r, z, n for a GRU.
+    """
+
+    input: Tensor
+    hidden: Tensor
+    input_bias: Tensor
+    hidden_bias: Tensor
 
 
 class RecurrentLayer(nn.Module):
@@ -38,6 +51,10 @@ class RecurrentLayer(nn.Module):
     @property
     def recurrent_weight(self) -> Tensor:
         """[num_gates · hidden_size, hidden_size]."""
+        raise NotImplementedError
+
+    def gate_weights(self) -> GateWeights:
+        """The layer's own tensors, for those who run it by other means."""
         raise NotImplementedError
 
     def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
@@ -73,6 +90,10 @@ class _FusedLayer(RecurrentLayer):
     @property
     def recurrent_weight(self) -> Tensor:
         return self.fused.get_parameter("weight_hh_l0")
+
+    def gate_weights(self) -> GateWeights:
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        return GateWeights(*(self.fused.get_parameter(name) for name in names))
 
     def forward(
         self, inputs: Tensor, state: CellState, *, recurrent_weight: Tensor | None = None
@@ -185,6 +206,9 @@ class UpdateGateLSTM(RecurrentLayer):
     @property
     def recurrent_weight(self) -> Tensor:
         return self.weight_hidden
+
+    def gate_weights(self) -> GateWeights:
+        return GateWeights(self.weight_input, self.weight_hidden, self.bias, torch.zeros_like(self.bias))
 
     def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         return self._advance(F.linear(inputs, self.weight_input, self.bias), state, self.weight_hidden)

@@ -5,6 +5,7 @@ model.safetensors       the weights
 tokenizer.model         the SentencePiece model
 generation_config.json  settings that suit the model
 README.md               the model card
+copy_index.bin          fingerprints of the training text's n-grams, see `textgen.text.copying`; may be missing
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from textgen.model.language_model import LanguageModel
 FORMAT = "textgen-checkpoint"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.model"
-GENERATION, CARD = "generation_config.json", "README.md"
+GENERATION, CARD, COPY_INDEX = "generation_config.json", "README.md", "copy_index.bin"
 
 WeightFormat = Literal["float32", "float16"]
 
@@ -40,7 +41,8 @@ WeightFormat = Literal["float32", "float16"]
 class Checkpoint:
     """A model and everything needed to use it.
 
-    `lineage` says how the model came to be and `figures` how good it is; both are plain JSON values.
+    `lineage` says how the model came to be and `figures` how good it is; both are plain JSON values. `copy_index` is
+    not looked into here; empty: there is none.
     """
 
     model: LanguageModel
@@ -49,6 +51,7 @@ class Checkpoint:
     lineage: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     card: str = ""
+    copy_index: bytes = b""
 
     @property
     def tokenizer_sha256(self) -> str:
@@ -86,6 +89,8 @@ def save_checkpoint(
         (new / TOKENIZER).write_bytes(checkpoint.tokenizer_bytes)
         (new / GENERATION).write_text(_json(checkpoint.generation.model_dump(mode="json")), encoding="utf-8")
         (new / CARD).write_text(checkpoint.card, encoding="utf-8")
+        if checkpoint.copy_index:
+            (new / COPY_INDEX).write_bytes(checkpoint.copy_index)
         if extra is not None:
             extra(new)
 
@@ -113,7 +118,7 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits:
         model = LanguageModel(settings)
     model.load_state_dict(weights, assign=True)
     model.to(device)
-    card = folder / CARD
+    card, copy_index = folder / CARD, folder / COPY_INDEX
     return Checkpoint(
         model=model,
         tokenizer_bytes=tokenizer_bytes,
@@ -121,6 +126,7 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits:
         lineage=config["lineage"],
         figures=config["figures"],
         card=_read(card, limits.max_config_bytes).decode("utf-8", "replace") if card.exists() else "",
+        copy_index=_read(copy_index, limits.max_copy_index_bytes) if copy_index.exists() else b"",
     )
 
 

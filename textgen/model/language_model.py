@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from textgen.config import ModelSettings
 from textgen.model.cells import CellState, RecurrentLayer, cell_types, segments
-from textgen.model.regularization import Dropout, embedding_dropout, locked_dropout, weight_dropout
+from textgen.model.regularization import Dropout, embedding_dropout, weight_dropout
 from textgen.model.state import RecurrentState
 
 # e^-30 is nothing beside the other tokens, and a number that fp16 still holds.
@@ -100,11 +100,11 @@ class LanguageModel(nn.Module):
             weight = embedding_dropout(weight, dropout.rates.embedding_dropout, dropout.generator)
         outputs = F.embedding(token_ids, weight)  # [batch, time, embedding]
         if dropout is not None:
-            outputs = locked_dropout(outputs, dropout.rates.input_dropout, dropout.generator)
+            outputs = dropout.lock(outputs, dropout.rates.input_dropout)
         after: list[CellState] = []
         for number, layer in enumerate(self._layers()):
             if dropout is not None and number > 0:
-                outputs = locked_dropout(outputs, dropout.rates.hidden_dropout, dropout.generator)
+                outputs = dropout.lock(outputs, dropout.rates.hidden_dropout)
             recurrent = None
             if dropout is not None and dropout.rates.weight_dropout:
                 recurrent = weight_dropout(layer.recurrent_weight, dropout.rates.weight_dropout, dropout.generator)
@@ -112,7 +112,7 @@ class LanguageModel(nn.Module):
             after.append(cell_state)
         outputs = self.projection(outputs)  # [batch, time, embedding]
         if dropout is not None:
-            outputs = locked_dropout(outputs, dropout.rates.output_dropout, dropout.generator)
+            outputs = dropout.lock(outputs, dropout.rates.output_dropout)
         return outputs, RecurrentState(tuple(after))
 
     def _layers(self) -> list[RecurrentLayer]:

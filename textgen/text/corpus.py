@@ -20,7 +20,8 @@ from textgen.text.division import Division, Source, survey_sources
 from textgen.text.part_writer import PartWriter
 from textgen.text.readers import FileReport, open_text
 from textgen.text.tokenizer import Tokenizer
-from textgen.text.tokenizer_training import train_tokenizer
+from textgen.text.tokenizer_training import TokenizerKind, TokenizerTraining, train_tokenizer
+from textgen.text.vocabulary import choose_vocabulary
 
 __all__ = ["Batch", "Corpus", "StreamBatches", "TextPart", "build_corpus", "open_corpus"]
 
@@ -67,7 +68,8 @@ def build_corpus(
 ) -> Corpus:
     """Tokenizes `files` into `folder`, replacing what is there in one step.
 
-    Without a `tokenizer` one is trained, on the training part only. `heldout_files` stand in for a held-out share.
+    Without a `tokenizer` one is trained, on the training part only; one that is given is that of a base and kept,
+    extended or replaced as `settings.base_vocabulary` says. `heldout_files` stand in for a held-out share.
     Memory stays bounded whatever the size of the files: they are read once to be counted, once to be encoded, and once
     in between for the vocabulary.
 
@@ -78,13 +80,14 @@ def build_corpus(
     sources += [Source(open_text(path, settings.encoding), settings.split, True) for path in heldout_files]
     survey = survey_sources(sources, seed, progress)
     division = Division(sources, survey, 0.0 if heldout_files else settings.heldout, settings.heldout_by, seed)
-    note = None
-    if tokenizer is None:
-        training = train_tokenizer(
-            _training_texts(division), kind=settings.tokenizer, vocab_size=settings.vocab_size, progress=progress
+
+    def train(kind: TokenizerKind | None) -> TokenizerTraining:
+        texts = _training_texts(division)
+        return train_tokenizer(
+            texts, kind=kind or settings.tokenizer, vocab_size=settings.vocab_size, progress=progress
         )
-        tokenizer, note = training.tokenizer, training.note
-    vocabulary = tokenizer
+
+    vocabulary, note = choose_vocabulary(tokenizer, settings.base_vocabulary, train)
 
     def fill(new: Path) -> None:
         content = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
+from textgen.config import AdaptationSettings
 from textgen.errors import NoText
+from textgen.model.adaptation import OnlineLearner
 from textgen.model.language_model import LanguageModel
+from textgen.model.state import RecurrentState
 from textgen.progress import Progress, ProgressCallback, ignore_progress
 from textgen.text.corpus import StreamBatches
 from textgen.text.tokenizer import BOS_ID, PAD_ID
@@ -60,26 +63,66 @@ def evaluate(
 
     Raises `NoText` when there is nothing to score.
     """
-    plan = _plan(ids, streams, warmup)
     device = model.embedding.device
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.long, device=device)
-    state = model.initial_state(len(plan.starts))
-    with torch.inference_mode(), autocast(device, precision):
-        for start in range(0, plan.length, window):
-            inputs, targets = (torch.from_numpy(part).to(device) for part in plan.window(start, window))
-            logits, state = model(inputs, state)
+
+    def read(inputs: Tensor, _targets: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        with torch.inference_mode(), autocast(device, precision):
+            return model(inputs, state)  # type: ignore[no-any-return]
+
+    plan = _plan(ids, streams, warmup)
+    return _score(plan, read, model.initial_state(len(plan.starts)), window, chars, bytes, progress)
+
+
+def evaluate_dynamically(
+    model: LanguageModel,
+    ids: NDArray[np.integer],
+    *,
+    chars: int,
+    bytes: int,
+    settings: AdaptationSettings,
+    progress: ProgressCallback = ignore_progress,
+) -> Evaluation:
+    """`evaluate` with a model that learns as it reads: dynamic evaluation (Krause et al. 2018).
+
+    Every window is scored before anything is learned from it, so that each token is predicted from what came before it
+    and nothing else. The text is read once, whatever `settings.passes` says. `model` is left as it is: a private fp32
+    copy learns, and is dropped at the end. Raises `NoText` when there is nothing to score.
+    """
+    plan = _plan(ids, streams=1, warmup=0)
+    learner = OnlineLearner(model, settings)
+    return _score(plan, learner.read, learner.model.initial_state(1), settings.window, chars, bytes, progress)
+
+
+_Read = Callable[[Tensor, Tensor, RecurrentState], tuple[Tensor, RecurrentState]]
+
+
+def _score(
+    plan: _Plan,
+    read: _Read,
+    state: RecurrentState,
+    window: int,
+    chars: int,
+    bytes: int,
+    progress: ProgressCallback,
+) -> Evaluation:
+    """Figures of what `read` predicts, window after window: from (inputs, targets, state) the logits and next state."""
+    device = state.layers[0][0].device
+    total, correct = 0.0, 0
+    for start in range(0, plan.length, window):
+        inputs, targets = (torch.from_numpy(part).to(device) for part in plan.window(start, window))
+        logits, state = read(inputs, targets, state)
+        with torch.inference_mode():
             flat, wanted = logits.flatten(0, 1).float(), targets.flatten()
-            loss += F.cross_entropy(flat, wanted, ignore_index=StreamBatches.IGNORE, reduction="sum").double()
-            correct += (flat.argmax(-1) == wanted).sum()
-            progress(Progress("evaluating", min(plan.length, start + window) * len(plan.starts), plan.scored, "tokens"))
-    total, tokens = loss.item(), plan.scored
+            total += F.cross_entropy(flat, wanted, ignore_index=StreamBatches.IGNORE, reduction="sum").item()
+            correct += int((flat.argmax(-1) == wanted).sum())
+        progress(Progress("evaluating", min(plan.length, start + window) * len(plan.starts), plan.scored, "tokens"))
+    tokens = plan.scored
     return Evaluation(
         nats_per_token=total / tokens,
         nats_per_char=total / max(1, chars),
         bits_per_byte=total / math.log(2) / max(1, bytes),
         perplexity=math.exp(min(700.0, total / tokens)),
-        accuracy=correct.item() / tokens,
+        accuracy=correct / tokens,
         tokens=tokens,
         chars=chars,
         bytes=bytes,

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from textgen.training.evaluation import Evaluation
+from textgen.training.memorization import Memorization
+
+
+class Samples(NamedTuple):
+    """What a sampler gives: see `SampleEvent`."""
+
+    texts: tuple[str, ...]
+    memorization: Memorization | None = None
 
 
 @dataclass(frozen=True)
@@ -38,20 +46,26 @@ class StepEvent:
 
 @dataclass(frozen=True)
 class EvaluationEvent:
-    """The averaged weights were scored on the held-out text; `best` when never better before."""
+    """The averaged weights were scored on the held-out text; `best` when never better before.
+
+    `kept` is their score on held-out text of the base that training began with: what is left of its knowledge. With a
+    base there is an evaluation at step 0, before anything is learned.
+    """
 
     step: int
     elapsed_seconds: float
     evaluation: Evaluation
     best: bool
+    kept: Evaluation | None = None
 
 
 @dataclass(frozen=True)
 class SampleEvent:
-    """What the averaged weights write at this step."""
+    """What the averaged weights write at this step, and how much of that is copied from the training text."""
 
     step: int
     samples: tuple[str, ...]
+    memorization: Memorization | None = None
 
 
 @dataclass(frozen=True)
@@ -63,14 +77,27 @@ class CheckpointEvent:
 
 
 @dataclass(frozen=True)
+class BatchSplitEvent:
+    """Memory was short: from now on each batch is read in `parts` groups of at most `rows` rows, to the same effect."""
+
+    step: int
+    parts: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class EndEvent:
-    """Training is over: the budget is spent, or `Trainer.stop` was called."""
+    """Training is over: the budget is spent, or `Trainer.stop` was called.
+
+    `early`: finished before the budget was spent, since the held-out text had not been predicted better for so long.
+    """
 
     step: int
     reason: Literal["finished", "stopped"]
     elapsed_seconds: float
     best_step: int | None
     best: Evaluation | None
+    early: bool = False
 
 
-Event = StartEvent | StepEvent | EvaluationEvent | SampleEvent | CheckpointEvent | EndEvent
+Event = StartEvent | StepEvent | EvaluationEvent | SampleEvent | CheckpointEvent | BatchSplitEvent | EndEvent

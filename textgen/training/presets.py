@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, get_args
 
+from textgen.config import TrainingBudget
 from textgen.errors import InvalidSetting
 
 PresetName = Literal["quick", "balanced", "thorough"]
 
 # Pieces every vocabulary holds: four specials, the newline and 256 bytes.
 _RESERVED_PIECES = 261
+# What two cores read while a base of some five million weights learns.
+_CHARACTERS_PER_MINUTE = 400_000
+
+_LIGHT = {"embedding_dropout": 0.0, "input_dropout": 0.05, "output_dropout": 0.1}
+_MEDIUM = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.35, "weight_dropout": 0.1}
+_STRONG = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.4, "weight_dropout": 0.3}
 
 
 @dataclass(frozen=True)
@@ -41,17 +48,22 @@ def survey_text(texts: Iterable[str], *, total_bytes: int, max_texts: int = 64) 
     return TextSurvey(characters, common)
 
 
-def preset_settings(name: str, survey: TextSurvey, *, base: bool = False) -> dict[str, dict[str, Any]]:
+def preset_settings(
+    name: str, survey: TextSurvey, *, base: bool = False, budget: TrainingBudget | None = None
+) -> dict[str, dict[str, Any]]:
     """The "text", "model" and "training" sections of `RunSettings` for a preset; figures are in docs/log.md.
 
-    With a `base` to start from, its shape and vocabulary stay and the learning rate is lower. Raises `InvalidSetting`
-    for an unknown name.
+    With a `base` to start from, its shape stays, and how it learns depends on how often the text will be read; a
+    `budget` that replaces the preset's minutes counts there too. Raises `InvalidSetting` for an unknown name.
     """
     if name not in get_args(PresetName):
         raise InvalidSetting("preset", name, ", ".join(get_args(PresetName)))
     small = survey.characters < 150_000
     large = survey.characters > 4_000_000
     vocab_size = 500 if small else 4000 if large else 1000
+    if base:
+        # Where a base's vocabulary is extended or replaced: as much as a small text supports.
+        vocab_size = max(vocab_size, 2000)
     # Scripts with thousands of characters need room for them, and some for frequent words.
     vocab_size = max(vocab_size, _RESERVED_PIECES + int(1.5 * survey.common_characters))
     shapes = {
@@ -67,16 +79,38 @@ def preset_settings(name: str, survey: TextSurvey, *, base: bool = False) -> dic
         "balanced": {"minutes": 15.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2, "evaluations": 8},
         "thorough": {"minutes": 60.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2, "evaluations": 12},
     }
-    light = {"embedding_dropout": 0.0, "input_dropout": 0.05, "output_dropout": 0.1}
-    medium = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.35, "weight_dropout": 0.1}
-    strong = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.4, "weight_dropout": 0.3}
-    levels = [light, medium, strong, strong]
-    # What overfits is the number of passes over the text: small texts are read often, large ones hardly once.
-    level = ["quick", "balanced", "thorough"].index(name) + (1 if small else -1 if large else 0)
+    chosen = training[name]
     if base:
-        training[name]["learning_rate"] = 1e-3
+        minutes = budget.minutes if budget and budget.minutes else chosen["minutes"]
+        passes = budget.epochs if budget and budget.epochs else _expected_passes(survey, minutes)
+        # Evaluations take time from learning: some five seconds each.
+        chosen = {"minutes": chosen["minutes"], "evaluations": 5 if minutes < 5 else 10, **tuning_settings(passes)}
+    else:
+        # What overfits is the number of passes over the text: small texts are read often, large ones hardly once.
+        level = ["quick", "balanced", "thorough"].index(name) + (1 if small else -1 if large else 0)
+        chosen |= [_LIGHT, _MEDIUM, _STRONG, _STRONG][max(0, level)]
+    return {"text": {"vocab_size": vocab_size}, "model": dict(model), "training": chosen}
+
+
+def tuning_settings(passes: float) -> dict[str, Any]:
+    """Training settings for a model that has learned already and is to read a new text about `passes` times.
+
+    Lower layers and the embedding learn more slowly (Howard & Ruder 2018) and the base keeps a share of the weights, so
+    that what it knows stays; texts that are read often are learned more gently and with more dropout.
+    """
+    few, many = 2.0, 6.0
     return {
-        "text": {"vocab_size": vocab_size},
-        "model": dict(model),
-        "training": {**training[name], **levels[max(0, level)]},
+        "learning_rate": 1.2e-3 * min(1.0, max(0.5, (8.0 / max(1.0, passes)) ** 0.5)),
+        "warmup": 0.1,
+        "layer_decay": 0.4,
+        "embedding_rate": 0.3,
+        "weight_decay": 0.0,
+        "base_share": 0.25,
+        "average_decay": 0.98 if passes < few else 0.99,
+        **(_LIGHT if passes < few else _MEDIUM if passes < many else _STRONG),
     }
+
+
+def _expected_passes(survey: TextSurvey, minutes: float) -> float:
+    """How often a text is read in so many minutes on about two processor cores."""
+    return minutes * _CHARACTERS_PER_MINUTE / max(1, survey.characters)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,6 +23,15 @@ class TrainingSnapshot:
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
+
+    def group(self, name: str, device: torch.device) -> dict[str, Tensor]:
+        """The tensors whose names begin with `name` and a dot, by the rest of their names, on `device`."""
+        found: dict[str, Tensor] = {}
+        for key, tensor in self.tensors.items():
+            group, _, rest = key.partition(".")
+            if group == name:
+                found[rest] = tensor.to(device)
+        return found
 
     def save(self, folder: Path) -> None:
         """Writes the two files into an existing folder."""

@@ -3,51 +3,43 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from textgen.config import TrainingSettings
-from textgen.errors import BadCheckpoint, TrainingDiverged
+from textgen.config import TrainingBudget, TrainingSettings
+from textgen.errors import BadCheckpoint
 from textgen.model.language_model import LanguageModel
-from textgen.model.regularization import Dropout
 from textgen.model.state import RecurrentState
-from textgen.text.corpus import Batch, StreamBatches
-from textgen.training.device import DeviceChoice, autocast
-from textgen.training.evaluation import Evaluation, evaluate
+from textgen.text.corpus import StreamBatches
+from textgen.training.device import DeviceChoice
+from textgen.training.early_stopping import BestSoFar
+from textgen.training.evaluation import Evaluation
 from textgen.training.events import (
+    BatchSplitEvent,
     CheckpointEvent,
     EndEvent,
     EvaluationEvent,
     Event,
     SampleEvent,
+    Samples,
     StartEvent,
-    StepEvent,
 )
-from textgen.training.optimizers import build_optimizer, learning_rate_factor, update_average
+from textgen.training.gradients import WindowGradients
+from textgen.training.held_out import HeldOut, evaluate_held_out
+from textgen.training.optimizers import build_optimizer, set_learning_rate, update_average
+from textgen.training.report import StepReport
+from textgen.training.schedule import Horizon, learning_rate_factor
 from textgen.training.snapshot import TrainingSnapshot
 
-Sampler = Callable[[LanguageModel], tuple[str, ...]]
+__all__ = ["HeldOut", "Sampler", "Trainer"]
+
+Sampler = Callable[[LanguageModel], Samples]
 
 _REPORT_SECONDS = 0.2
-_EVALUATION_STREAMS = 16
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The text that is evaluated on and never trained on."""
-
-    ids: NDArray[np.integer]
-    chars: int
-    bytes: int
 
 
 class Trainer:
@@ -56,6 +48,9 @@ class Trainer:
     The budget is steps, epochs or minutes; the learning rate follows the spent share of it. `average` is the moving
     average of the weights: what is evaluated, sampled from and worth keeping. Training itself reads no clock when the
     budget is steps or epochs, so that a resumed run equals one that was never interrupted, bit for bit on a CPU.
+
+    `tuned`: the model has learned something already. It is then evaluated before it learns more, and where that is
+    never surpassed it stays the best. `kept` is held-out text of what it had learned, evaluated on beside `held_out`.
     """
 
     def __init__(
@@ -66,47 +61,50 @@ class Trainer:
         choice: DeviceChoice,
         *,
         held_out: HeldOut | None = None,
+        kept: HeldOut | None = None,
+        tuned: bool = False,
         sampler: Sampler | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        settings.check_budget()
         self.model = model
         self.average = copy.deepcopy(model)
         self.step = 0
         self._batches = batches
         self._settings = settings
+        self._horizon = Horizon.of(settings, steps_per_epoch=batches.windows_per_epoch / settings.accumulation)
         self._choice = choice
         self._held_out = held_out
+        self._kept = kept
+        self._tuned = tuned
         self._sampler = sampler
         self._clock = clock
         self._optimizer = build_optimizer(model, settings)
-        generator = torch.Generator(device=choice.device).manual_seed(settings.seed)
-        self._dropout = Dropout(settings, generator)
-        self._state = model.initial_state(batches.batch_size)
+        self._anchors: dict[str, Tensor] = {}
+        if settings.base_share:
+            self._anchors = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        self._gradients = WindowGradients(model, batches, settings, choice)
         self._elapsed_before = 0.0
         self._progress_at_start = 0.0
         self._started = clock()
         self._saved = self._started
         self._next_evaluation = 0
-        self._best: Evaluation | None = None
-        self._best_step: int | None = None
+        self._best = BestSoFar(settings.patience)
         self._stopping = False
 
     @property
+    def choice(self) -> DeviceChoice:
+        """Where and in which number format it trains."""
+        return self._choice
+
+    @property
     def total_steps(self) -> int | None:
-        """The budget in optimizer steps; None when it is time."""
-        settings = self._settings
-        if settings.steps is not None:
-            return settings.steps
-        if settings.epochs is not None:
-            windows = self._batches.windows_per_epoch / settings.accumulation
-            return max(1, math.ceil(settings.epochs * windows))
-        return None
+        """The optimizer step at which the budget is spent; None when it is time."""
+        return self._horizon.total_steps
 
     @property
     def best(self) -> Evaluation | None:
         """The best evaluation so far."""
-        return self._best
+        return self._best.evaluation
 
     @property
     def elapsed_seconds(self) -> float:
@@ -115,42 +113,60 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """Spent share of the budget, 0 to 1."""
-        total = self.total_steps
-        if total is not None:
-            return min(1.0, self.step / total)
-        assert self._settings.minutes is not None
-        return min(1.0, self.elapsed_seconds / (60.0 * self._settings.minutes))
+        """Spent share of the budget, 0 to 1; after `extend`, of what was added."""
+        return self._horizon.progress(steps=self.step, seconds=self.elapsed_seconds)
 
     def stop(self) -> None:
         """Ends training after the current step, with a last checkpoint. May be called from a signal handler."""
         self._stopping = True
 
+    def extend(self, longer: TrainingBudget) -> None:
+        """Sets out to train for `longer`, beside all that was spent; `InvalidSetting` when that is no budget.
+
+        To be called before `events`. The learning rate rises once more and falls over the new part, over which the
+        evaluations are spread too; the best evaluation so far still has to be surpassed, with all patience anew.
+        """
+        steps_per_epoch = self._batches.windows_per_epoch / self._settings.accumulation
+        self._horizon = Horizon.of(
+            longer, steps_per_epoch=steps_per_epoch, steps=self.step, seconds=self.elapsed_seconds
+        )
+        self._next_evaluation = 0
+        self._best.wait_anew()
+
+    def whole_budget(self) -> TrainingBudget:
+        """The budget from the beginning to where training is to end, in the unit of its last part."""
+        horizon = self._horizon
+        if horizon.unit == "seconds":
+            return TrainingBudget(minutes=(horizon.start + horizon.length) / 60.0)
+        return TrainingBudget(steps=horizon.total_steps)
+
     def events(self) -> Iterator[Event]:
-        """Trains. Raises `TrainingDiverged` when the loss is no longer a finite number."""
+        """Trains. Raises `TrainingDiverged` when the loss is no longer a finite number, `OutOfMemory`."""
         self._started = self._saved = self._clock()
         self._progress_at_start = self.progress
         yield self._start_event()
-        if self.step == 0 and self._sampler is not None:
-            yield SampleEvent(0, self._sampler(self.average))
+        if self.step == 0:
+            yield from self._before()
         if self._evaluation_due():
             # A run that was stopped just then left it to whoever resumes.
             yield from self._evaluate()
-        report = _Report(self)
-        while self.progress < 1.0 and not self._stopping:
-            loss, norm = self._train_step()
-            report.add(loss, norm)
+        report = StepReport(self)
+        while not self._over:
+            parts = self._gradients.parts
+            report.add(*self.train_step())
+            if self._gradients.parts != parts:
+                yield BatchSplitEvent(self.step, self._gradients.parts, self._gradients.rows_per_part)
             save_due = self._clock() - self._saved >= self._settings.save_seconds
             if self._clock() - report.since >= _REPORT_SECONDS or self._evaluation_due() or save_due:
                 # Also because it finds out whether the weights are still worth saving.
                 yield report.event()
-                report = _Report(self)
+                report = StepReport(self)
             if self._evaluation_due() and not self._stopping:
                 yield from self._evaluate()
-                report = _Report(self)
+                report = StepReport(self)
             elif save_due:
                 yield self._checkpoint()
-                report = _Report(self)
+                report = StepReport(self)
         if report.steps:
             yield report.event()
         if self._evaluation_due() and not self._stopping:
@@ -158,43 +174,42 @@ class Trainer:
             yield from self._evaluate()
         else:
             yield self._checkpoint()
-        reason: Literal["finished", "stopped"] = "stopped" if self.progress < 1.0 else "finished"
-        yield EndEvent(self.step, reason, self.elapsed_seconds, self._best_step, self._best)
+        yield self._end_event()
 
     def snapshot(self) -> TrainingSnapshot:
         """The training state between two steps; with the weights of `average` it is all that `restore` needs."""
-        tensors: dict[str, Tensor] = {"generator": self._dropout.generator.get_state()}
+        tensors: dict[str, Tensor] = {"generator": self._gradients.generator.get_state()}
         tensors.update({f"model.{name}": value for name, value in self.model.state_dict().items()})
-        tensors.update({f"state.{name}": value for name, value in self._state.named_tensors()})
+        tensors.update({f"anchor.{name}": value for name, value in self._anchors.items()})
+        tensors.update({f"state.{name}": value for name, value in self._gradients.state.named_tensors()})
         for index, slots in self._optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer.{index}.{name}": value for name, value in slots.items()})
         values = {
             "step": self.step,
             "position": list(self._batches.position),
             "elapsed_seconds": self.elapsed_seconds,
+            "horizon": self._horizon.as_dict(),
             "next_evaluation": self._next_evaluation,
-            "best_step": self._best_step,
-            "best": self._best.as_dict() if self._best else None,
+            "parts": self._gradients.parts,
+            **self._best.values(),
         }
         # Training goes on in these very tensors while the listener still writes them.
         return TrainingSnapshot({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, values)
 
     def restore(self, average: dict[str, Tensor], snapshot: TrainingSnapshot) -> None:
         """Takes up training where `snapshot` was made; raises `BadCheckpoint` when it belongs to another run."""
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "state": {}, "optimizer": {}}
-        for name, tensor in snapshot.tensors.items():
-            group, _, rest = name.partition(".")
-            if group in groups:
-                groups[group][rest] = tensor.to(self._choice.device)
+        device = self._choice.device
         try:
-            self.model.load_state_dict(groups["model"])
+            self.model.load_state_dict(snapshot.group("model", device))
             self.average.load_state_dict(average)
-            self._restore_optimizer(groups["optimizer"])
-            state = RecurrentState.from_named_tensors(groups["state"])
+            self._restore_optimizer(snapshot.group("optimizer", device))
+            anchors = snapshot.group("anchor", device)
+            self._anchors = {name: anchors[name].reshape(weight.shape) for name, weight in self._anchors.items()}
+            state = RecurrentState.from_named_tensors(snapshot.group("state", device))
             if state.batch_size != self._batches.batch_size:
                 raise BadCheckpoint("training.json", "batch_size", "differs from the run that is resumed")
-            self._state = state
-            self._dropout.generator.set_state(snapshot.tensors["generator"].cpu())
+            self._gradients.state = state
+            self._gradients.generator.set_state(snapshot.tensors["generator"].cpu())
             self._restore_values(snapshot.values)
         except BadCheckpoint:
             raise
@@ -206,9 +221,11 @@ class Trainer:
         epoch, window = values["position"]
         self._batches.position = (int(epoch), int(window))
         self._elapsed_before = float(values["elapsed_seconds"])
+        if "horizon" in values:
+            self._horizon = Horizon(**values["horizon"])
         self._next_evaluation = int(values["next_evaluation"])
-        self._best = Evaluation(**values["best"]) if values["best"] else None
-        self._best_step = values["best_step"]
+        self._gradients.parts = min(self._batches.batch_size, max(1, int(values.get("parts", 1))))
+        self._best.restore(values)
 
     def _restore_optimizer(self, slots: dict[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}
@@ -217,35 +234,37 @@ class Trainer:
             state.setdefault(int(index), {})[slot] = tensor
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
 
-    def _train_step(self) -> tuple[Tensor, Tensor]:
+    def train_step(self) -> tuple[Tensor, Tensor]:
         """One optimizer step; mean loss in nats per token and gradient norm, both still on the device."""
         settings = self._settings
-        rate = settings.learning_rate * learning_rate_factor(self.progress, settings.warmup)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        total = torch.zeros((), device=self._choice.device)
-        for _ in range(settings.accumulation):
-            loss = self._window_loss(self._batches.next()) / settings.accumulation
-            loss.backward()
-            total += loss.detach()
+        rate = settings.learning_rate * learning_rate_factor(self.progress, settings.warmup, settings.schedule)
+        set_learning_rate(self._optimizer, rate)
+        loss = self._gradients.add()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.step += 1
-        update_average(self.average, self.model, decay=settings.average_decay, step=self.step)
-        return total, norm
+        update_average(
+            self.average,
+            self.model,
+            decay=settings.average_decay,
+            step=self.step,
+            anchors=list(self._anchors.values()),
+            anchor_share=settings.base_share,
+        )
+        return loss, norm
 
-    def _window_loss(self, batch: Batch) -> Tensor:
-        device = self._choice.device
-        inputs, targets = torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.targets).to(device)
-        resets = None if batch.resets is None else torch.from_numpy(batch.resets).to(device)
-        if batch.fresh:
-            self._state = self.model.initial_state(len(inputs))
-        with autocast(device, self._choice.precision):
-            logits, state = self.model(inputs, self._state, dropout=self._dropout, resets=resets)
-        self._state = state.detach()
-        flat = logits.flatten(0, 1).float()
-        return F.cross_entropy(flat, targets.flatten(), ignore_index=StreamBatches.IGNORE)
+    @property
+    def _over(self) -> bool:
+        return self.progress >= 1.0 or self._stopping or self._best.exhausted
+
+    def _before(self) -> Iterator[Event]:
+        """What a model can do before it learns."""
+        if self._sampler is not None:
+            yield SampleEvent(0, *self._sampler(self.average))
+        if self._tuned and self._held_out is not None and self._best.evaluation is None:
+            yield self._evaluation()
+            yield CheckpointEvent(0, "best")
 
     def _evaluation_due(self) -> bool:
         count = self._settings.evaluations
@@ -253,30 +272,36 @@ class Trainer:
 
     def _evaluate(self) -> Iterator[Event]:
         self._next_evaluation = int(self.progress * self._settings.evaluations + 1e-9)
-        better = False
+        better = self._held_out is None
         if self._held_out is not None:
-            evaluation = self.evaluate_average()
-            better = self._best is None or evaluation.nats_per_char < self._best.nats_per_char
-            if better:
-                self._best, self._best_step = evaluation, self.step
-            yield EvaluationEvent(self.step, self.elapsed_seconds, evaluation, better)
+            event = self._evaluation()
+            better = event.best
+            yield event
         if self._sampler is not None:
-            yield SampleEvent(self.step, self._sampler(self.average))
-        if better or self._held_out is None:
+            yield SampleEvent(self.step, *self._sampler(self.average))
+        if better:
             yield CheckpointEvent(self.step, "best")
         yield self._checkpoint()
+
+    def _evaluation(self) -> EvaluationEvent:
+        evaluation = self.evaluate_average()
+        kept = evaluate_held_out(self.average, self._kept) if self._kept else None
+        best = self._best.add(self.step, evaluation)
+        return EvaluationEvent(self.step, self.elapsed_seconds, evaluation, best, kept)
 
     def evaluate_average(self) -> Evaluation:
         """Scores the averaged weights on the held-out text."""
         assert self._held_out is not None
-        held_out = self._held_out
-        return evaluate(
-            self.average, held_out.ids, chars=held_out.chars, bytes=held_out.bytes, streams=_EVALUATION_STREAMS
-        )
+        return evaluate_held_out(self.average, self._held_out)
 
     def _checkpoint(self) -> CheckpointEvent:
         self._saved = self._clock()
         return CheckpointEvent(self.step, "last")
+
+    def _end_event(self) -> EndEvent:
+        early = self._best.exhausted and self.progress < 1.0
+        reason: Literal["finished", "stopped"] = "stopped" if self.progress < 1.0 and not early else "finished"
+        return EndEvent(self.step, reason, self.elapsed_seconds, self._best.step, self._best.evaluation, early)
 
     def _start_event(self) -> StartEvent:
         batches = self._batches
@@ -292,8 +317,8 @@ class Trainer:
 
     def seconds_left(self) -> float:
         """Expected time until the budget is spent, at the rate of this session."""
-        if self._settings.minutes is not None:
-            return max(0.0, 60.0 * self._settings.minutes - self.elapsed_seconds)
+        if self._horizon.unit == "seconds":
+            return (1.0 - self.progress) * self._horizon.length
         gained = self.progress - self._progress_at_start
         return (1.0 - self.progress) * (self._clock() - self._started) / gained if gained > 0 else 0.0
 
@@ -308,46 +333,7 @@ class Trainer:
 
     def learning_rate(self) -> float:
         """The rate of the last step."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        return max(float(group["lr"]) for group in self._optimizer.param_groups)
 
     def clock(self) -> float:
         return self._clock()
-
-
-class _Report:
-    """Sums up the steps between two `StepEvent`s, so that a GPU is asked for numbers a few times a second only."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-        self._losses: list[Tensor] = []
-        self._norm: Tensor | None = None
-        self.since = trainer.clock()
-
-    @property
-    def steps(self) -> int:
-        return len(self._losses)
-
-    def add(self, loss: Tensor, norm: Tensor) -> None:
-        self._losses.append(loss)
-        self._norm = norm
-
-    def event(self) -> StepEvent:
-        trainer = self._trainer
-        loss = torch.stack(self._losses).mean().item()
-        assert self._norm is not None
-        norm = self._norm.item()
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            # A gradient that is not finite has spoilt the weights, even where the loss before it was.
-            raise TrainingDiverged(trainer.step, loss if math.isfinite(norm) else norm)
-        seconds = max(1e-9, trainer.clock() - self.since)
-        return StepEvent(
-            step=trainer.step,
-            epoch=trainer.epoch(),
-            progress=trainer.progress,
-            loss=loss,
-            learning_rate=trainer.learning_rate(),
-            gradient_norm=norm,
-            tokens_per_second=self.steps * trainer.tokens_per_step() / seconds,
-            elapsed_seconds=trainer.elapsed_seconds,
-            seconds_left=trainer.seconds_left(),
-        )

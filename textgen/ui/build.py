@@ -2,86 +2,186 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from math import isfinite
 from typing import Any
 
 import gradio as gr
 
+from textgen.config import GenerationSettings
 from textgen.errors import TextgenError
-from textgen.studio import ModelInfo, Studio
+from textgen.studio import EVERYBODY, ModelInfo, Person, Studio
+from textgen.ui.controls import PAGE_DEFAULTS, changed_defaults
 from textgen.ui.generate import GenerateTab
 from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error
-from textgen.ui.render import error_html, status_html
+from textgen.ui.people import NOBODY_ELSE, People
+from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
+from textgen.ui.train import TrainTab
+from textgen.workshop import Workshop
 
 # Old pages' files are looked for every hour and deleted after a day.
 _DELETE_CACHE_SECONDS = (3600, 86_400)
 
 
-def build_page(studio: Studio, i18n: gr.I18n | None = None) -> gr.Blocks:
-    """The Gradio page for a studio; `textgen.ui.server` launches it."""
-    i18n = i18n or build_i18n()
+def build_page(
+    studio: Studio,
+    i18n: gr.I18n | None = None,
+    *,
+    workshop: Workshop | None = None,
+    people: People | None = None,
+) -> gr.Blocks:
+    """The Gradio page for a studio; `textgen.ui.server` launches it. Without a workshop nobody can train."""
+    i18n, people = i18n or build_i18n(), people or NOBODY_ELSE
     page: gr.Blocks
     with gr.Blocks(title="Textgen Studio", delete_cache=_DELETE_CACHE_SECONDS, analytics_enabled=False) as page:
-        models = studio.models()
+        # What everybody may see; who opens the page gets the list of what is theirs beside.
+        models = [info for info in studio.models() if info.owner is None]
         language_name = gr.Textbox("en", visible=False)
+        # Whose defaults the controls were last given.
+        defaults_of = gr.Textbox("", visible=False)
+        query = gr.Textbox("", visible=False)
         with gr.Row(elem_id="header", equal_height=True):
             gr.HTML('<h1><span class="mark" aria-hidden="true">✎</span> Textgen Studio</h1>', elem_id="brand")
+            backend = gr.HTML("", elem_id="backend")
             model = gr.Dropdown(
-                [info.name for info in models],
+                titled(models),
                 value=models[0].name if models else None,
                 label=i18n("model"),
                 show_label=False,
                 container=False,
                 interactive=True,
                 elem_id="model",
+                **CHANGING_CHOICES,
                 scale=2,
                 min_width=180,
             )
             language = gr.Button(i18n("language"), size="sm", elem_id="language", scale=0, min_width=90)
-        with gr.Tabs(), gr.Tab(i18n("tab_generate"), elem_id="tab-generate"):
-            GenerateTab(studio, i18n, model, language_name)
-            with gr.Accordion(i18n("about"), open=False, elem_id="about"):
-                about = gr.HTML(elem_id="about-text")
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab(i18n("tab_generate"), id="generate", elem_id="tab-generate") as generate_tab:
+                tab = GenerateTab(studio, i18n, model, language_name, people)
+                with gr.Accordion(i18n("about"), open=False, elem_id="about"):
+                    about = gr.HTML(elem_id="about-text")
+            with gr.Tab(i18n("tab_train"), id="train", elem_id="tab-train") as train_tab:
+                switched_off = gr.HTML("", elem_id="train-off", visible=workshop is None)
+                train = TrainTab(studio, workshop, people, i18n, language_name) if workshop is not None else None
 
-        def describe(name: str | None, language: str) -> str:
-            return about_model(studio, name, known_language(language))
+        def describe(request: gr.Request, name: str | None, language: str) -> tuple[str, str]:
+            person = people.of(request)
+            return about_model(studio, name, known_language(language), person), backend_of(studio, name, person)
 
-        def refresh(name: str | None, language: str) -> tuple[Any, str]:
-            names = [info.name for info in studio.models()]
+        def choose(request: gr.Request, name: str | None, before: str, *values: Any) -> list[Any]:
+            person = people.of(request)
+            shown = changed_defaults(
+                tab.panel.controls, defaults_for(studio, before, person), defaults_for(studio, name, person), values
+            )
+            return [name or "", *only_changes(values, shown)]
+
+        def list_models(request: gr.Request, name: str | None) -> Any:
+            infos = studio.models(people.of(request))
+            # As when the page opens, the value is touched only where it must be.
+            known = name in [info.name for info in infos]
+            kept: dict[str, Any] = {} if known else {"value": infos[0].name if infos else None}
+            return gr.Dropdown(titled(infos), **kept)
+
+        def open_page(request: gr.Request, name: str | None, language: str, query: str) -> list[Any]:
+            person = people.of(request)
+            infos = studio.models(person)
+            names = [info.name for info in infos]
+            link, document, status = tab.open_link(query, known_language(language), person)
             # The value is touched only where it must be: someone may choose a model while the page still loads.
             kept: dict[str, Any] = {} if name in names else {"value": names[0] if names else None}
-            return gr.Dropdown(names, **kept), language
+            if link and link.model:
+                kept = {"value": link.model}
+            chosen = kept.get("value", name)
+            settings = link.settings if link else defaults_for(studio, chosen, person)
+            shown = only_changes(tab.panel.shown(PAGE_DEFAULTS), tab.panel.shown(settings))
+            return [gr.Dropdown(titled(infos), **kept), language, chosen or "", document, status, *shown]
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
-        model.input(describe, [model, language_name], [about], **quiet)
-        loaded = page.load(
-            refresh,
-            [model, language_name],
-            [model, language_name],
-            js="(model, language) => [model, window.textgenLanguage()]",
+        components = tab.panel.components
+        chosen = model.input(choose, [model, defaults_of, *components], [defaults_of, *components], **quiet)
+        chosen.then(describe, [model, language_name], [about, backend], **quiet)
+        opened = page.load(
+            open_page,
+            [model, language_name, query],
+            [model, language_name, defaults_of, tab.document, tab.status, *components],
+            js="(model) => [model, window.textgenLanguage(), window.location.search]",
             **quiet,
         )
-        loaded.then(describe, [model, language_name], [about], **quiet)
+        opened.then(**tab.panel.mark_preset)
+        opened.then(describe, [model, language_name], [about, backend], **quiet)
         switched = language.click(
             None, None, [language_name], js="() => window.textgenSwitchLanguage()", api_visibility="private"
         )
-        switched.then(describe, [model, language_name], [about], **quiet)
+        switched.then(describe, [model, language_name], [about, backend], **quiet)
+        generate_tab.select(list_models, [model], [model], **quiet)
+        if train is None:
+            for event in (opened.then, switched.then):
+                event(lambda name: switched_off_html(known_language(name)), [language_name], [switched_off], **quiet)
+        else:
+            train.refresh_on(train_tab.select, opened.then, switched.then)
+
+            def try_run(request: gr.Request, run: str | None) -> list[Any]:
+                infos = studio.models(people.of(request))
+                return [
+                    gr.Tabs(selected="generate"),
+                    gr.Dropdown(titled(infos), value=run),
+                ]
+
+            tried = train.panel.try_it.click(try_run, [train.panel.run], [tabs, model], **quiet)
+            tried = tried.then(choose, [model, defaults_of, *components], [defaults_of, *components], **quiet)
+            tried.then(describe, [model, language_name], [about, backend], **quiet)
     return page
 
 
-def about_model(studio: Studio, name: str | None, language: Language) -> str:
+def titled(infos: Sequence[ModelInfo]) -> list[tuple[str, str]]:
+    """Models as the choices of a dropdown."""
+    return [(info.title, info.name) for info in infos]
+
+
+def switched_off_html(language: Language) -> str:
+    """Why nobody can train here."""
+    return f'<p class="hint">{escape(say("train_off", language))}</p>'
+
+
+def only_changes(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
+    """Updates for those values that change; the others' controls may be in use already, while the model still loads."""
+    return [gr.skip() if new == old else new for old, new in zip(before, after, strict=True)]
+
+
+def defaults_for(studio: Studio, name: str | None, person: Person = EVERYBODY) -> GenerationSettings:
+    """The settings that suit a model; the page's own for one that is not there or cannot be read."""
+    if not name:
+        return PAGE_DEFAULTS
+    try:
+        suited = studio.load(name, person).defaults
+    except TextgenError:
+        return PAGE_DEFAULTS
+    return suited.model_copy(update={"top_logprobs": suited.top_logprobs or PAGE_DEFAULTS.top_logprobs})
+
+
+def backend_of(studio: Studio, name: str | None, person: Person = EVERYBODY) -> str:
+    """What runs a model, for the header; empty where nothing does."""
+    try:
+        with studio.borrow(name or "", person) as loaded:
+            return f"<span>{escape(loaded.engine.backend_name)}</span>"
+    except TextgenError:
+        return ""
+
+
+def about_model(studio: Studio, name: str | None, language: Language, person: Person = EVERYBODY) -> str:
     """HTML on a model: shape, figures, and its card, which may come from anyone and is shown as the text it is."""
-    info = next((info for info in studio.models() if info.name == name), None)
+    info = next((info for info in studio.models(person) if info.name == name), None)
     if info is None:
         return status_html(say("no_models", language))
     try:
-        loaded = studio.load(info.name)
+        loaded = studio.load(info.name, person)
     except TextgenError as error:
         return error_html(say_error(error, language))
     device = say("about_device", language, device=str(studio.device), backend=loaded.engine.backend_name)
     lines = "".join(f"<p>{escape(line)}</p>" for line in [*_figures(info, language), device])
-    return f'{lines}<pre class="card">{escape(_without_front_matter(loaded.checkpoint.card))}</pre>'
+    return f'{lines}<pre class="card">{escape(_without_front_matter(loaded.card))}</pre>'
 
 
 def _figures(info: ModelInfo, language: Language) -> list[str]:

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from math import exp
+from typing import Any
 
 from textgen.studio import TextHypothesis
 from textgen.ui.i18n import Language, say
 
+# For dropdowns whose choices change while pages are open. Gradio would refuse what is not among those that it remembers
+# with an error of its own, after a restart for instance; handlers look anyway whether a name means something.
+CHANGING_CHOICES: dict[str, Any] = {"allow_custom_value": True}
 
-def status_html(text: str, *, busy: bool = False) -> str:
-    """The line under the text; screen readers hear it when it settles."""
+
+def status_html(text: str, *, where: str = "", busy: bool = False, link: str = "") -> str:
+    """The line under the text; screen readers hear it when it settles.
+
+    `where`, what runs the model, has a line of its own; `link` is HTML after the figures.
+    """
     live = "off" if busy else "polite"
     dot = '<span class="dot" aria-hidden="true"></span>' if busy else ""
-    return f'<div class="status" role="status" aria-live="{live}">{dot}{escape(text)}</div>'
+    figures = f'<div class="figures">{dot}<span>{escape(text)}</span>{link}</div>'
+    line = f'<div class="where"><span>{escape(where)}</span></div>' if where else ""
+    return f'<div class="status" role="status" aria-live="{live}">{figures}{line}</div>'
 
 
 def error_html(text: str) -> str:
     """The same line for a sentence about what went wrong; screen readers say it at once."""
     return f'<div class="status problem" role="alert">{escape(text)}</div>'
+
+
+def link_button(language: Language, *, complete: bool) -> str:
+    """Copies the page's address (page.js does it); `complete`: the prompt is in it."""
+    done = say("link_copied" if complete else "link_without_text", language)
+    title = escape(say("link_info", language))
+    label = escape(say("link", language))
+    return f'<button type="button" class="link quiet" title="{title}" data-done="{escape(done)}">{label}</button>'
 
 
 def hypotheses_html(
@@ -40,14 +59,32 @@ def hypotheses_html(
         f'<li class="{"done" if item.finished else "open"}">'
         f'<span class="beam-text">{escape(item.text) or "&nbsp;"}</span>'
         f'<span class="beam-side"><span class="beam-score">{escape(score)} {item.score:.3f}</span>'
-        f"{_take_button(prompt, item.text, language)}</span></li>"
+        f"{take_button(prompt, item.text, language)}</span></li>"
         for item in hypotheses[:limit]
     )
     return f'<section class="beams" aria-label="{escape(title)}"><h3>{escape(title)}</h3><ol>{rows}</ol></section>'
 
 
-def _take_button(prompt: str | None, text: str, language: Language) -> str:
+def take_button(prompt: str | None, text: str, language: Language) -> str:
+    """A button that puts prompt and text into the document; nothing without a prompt."""
     if prompt is None:
         return ""
     label = escape(say("take", language))
-    return f'<button type="button" class="take" data-text="{escape(prompt + text)}">{label}</button>'
+    return f'<button type="button" class="take quiet" data-text="{escape(prompt + text)}">{label}</button>'
+
+
+def percent(logprob: float) -> str:
+    """A probability for people; neither 0 % nor 100 % unless it is just that."""
+    return share_percent(exp(min(0.0, logprob)))
+
+
+def share_percent(share: float) -> str:
+    """A share, from 0 to 1, in the same way."""
+    share *= 100.0
+    if share == 0.0 or share == 100.0:
+        return f"{share:.0f} %"
+    if share < 0.1:
+        return "<0.1 %"
+    if share > 99.0:
+        return ">99 %"
+    return f"{share:.1f} %" if share < 9.95 else f"{share:.0f} %"

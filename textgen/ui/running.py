@@ -15,6 +15,11 @@ class RunningStreams:
         self._expected: dict[str, bool] = {}  # sessions whose model is still being loaded: whether Stop was pressed
         self._lock = threading.Lock()
 
+    @property
+    def count(self) -> int:
+        """How many are running."""
+        return len(self._streams)
+
     def expect(self, session: str) -> None:
         """A stream will start, or `end` tells that it did not; a Stop before is kept for it."""
         with self._lock:

@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from textgen.errors import InvalidSetting, TextgenError
+from textgen.files import cache_folder
 from textgen.limits import Limits
-from textgen.studio import Studio
+from textgen.studio import BackendName, Studio
 from textgen.ui.build import build_page
 from textgen.ui.i18n import build_i18n
+from textgen.ui.people import NOBODY_ELSE, OwnerCookie, People
+from textgen.workshop import Workshop
+
+# For everything on the page that is no writing.
+_OTHER_THREADS = 40
+_DISPATCH_SECONDS = 1.0
+_OFF = ("", "off", "0", "false", "no")
+_SHARED_LIMITS = {
+    "max_run_minutes": 60.0,
+    "max_queued_runs_per_person": 3,
+    "max_runs_per_person": 20,
+    "max_person_bytes": 2_000_000_000,
+    "max_upload_bytes": 50_000_000,
+}
+_LOGGER = logging.getLogger(__name__)
 
 
-def launch_options() -> dict[str, Any]:
+def launch_options(max_upload_bytes: int = 1_000_000) -> dict[str, Any]:
     """What every way to start the page has in common; FACTS of Gradio 6: theme, css and head belong to `launch`."""
     assets = files("textgen.ui") / "assets"
+
+    def joined(*names: str) -> str:
+        return "\n".join((assets / name).read_text(encoding="utf-8") for name in names)
+
     return {
         "theme": theme(),
-        "css": (assets / "page.css").read_text(encoding="utf-8"),
-        "head": f"<script>{(assets / 'page.js').read_text(encoding='utf-8')}</script>",
+        "css": joined("page.css", "views.css", "train.css"),
+        "head": f"<script>{joined('document.js', 'tokens.js', 'page.js')}</script>",
         "i18n": build_i18n(),
         "footer_links": ["settings"],
         "run_history": False,
-        # Nothing is uploaded yet; Gradio's route for it is open to anyone all the same.
-        "max_file_size": "1mb",
+        # Gradio's route for uploads is open to anyone, also where nothing is to be uploaded.
+        "max_file_size": max_upload_bytes,
         "enable_monitoring": False,
         "ssr_mode": False,
         "mcp_server": False,
@@ -59,6 +84,13 @@ def theme() -> gr.themes.Base:
         "block_border_width": "1px",
         "block_border_color": "*neutral_200",
         "input_placeholder_color": "*neutral_500",
+        "button_primary_background_fill_dark": "*primary_700",
+        "button_primary_background_fill_hover_dark": "*primary_600",
+        "input_background_fill_dark": "*neutral_900",
+        "input_border_color_dark": "*neutral_700",
+        "checkbox_border_color": "*neutral_400",
+        "checkbox_label_background_fill_selected": "*primary_700",
+        "checkbox_background_color_selected": "*primary_600",
     }
     return soft.set(**plain, **dark, **light)
 
@@ -69,26 +101,98 @@ def serve_forever(
     host: str | None = None,
     port: int | None = None,
     device: str = "auto",
+    backend: BackendName = "auto",
+    threads: int | None = None,
     open_browser: bool = False,
     limits: Limits | None = None,
+    runs: Path | None = None,
+    people: People = NOBODY_ELSE,
 ) -> None:
     """Serves the page until Ctrl-C; streams then end, and whatever runs in other processes goes on.
 
+    `device`, `backend` and `threads` say what runs the models. Runs are kept in the folder `runs`; without one nobody
+    can train. `people` tells them apart.
+
     Raises `InvalidSetting` for an address that cannot be listened on.
     """
-    studio = Studio(folders, device=device, limits=limits)
+    cache = cache_folder(os.environ)
+    studio = Studio(folders, device=device, backend=backend, threads=threads, cache_folder=cache, limits=limits)
     warm_up(studio)
-    page = build_page(studio)
-    page.queue(max_size=studio.limits.max_waiting_requests, default_concurrency_limit=studio.limits.max_rows)
+    workshop = Workshop(runs, device=str(studio.device), limits=studio.limits) if runs is not None else None
+    page = build_page(studio, workshop=workshop, people=people)
+    # The engine bounds how many write and how many wait, and says so in a sentence. Gradio's own bounds lie beyond,
+    # with a thread for each, in which it waits for the next words.
+    most = studio.limits.max_rows + studio.limits.max_waiting_requests
+    page.queue(max_size=2 * most, default_concurrency_limit=most)
     address: dict[str, Any] = {"server_name": host, "server_port": port, "inbrowser": open_browser}
     try:
-        page.launch(**address, prevent_thread_lock=True, **launch_options())
+        _, url, _ = page.launch(
+            **address,
+            prevent_thread_lock=True,
+            max_threads=most + _OTHER_THREADS,
+            quiet=True,
+            app_kwargs={"middleware": [Middleware(OwnerCookie, people=people)]},
+            **launch_options(studio.limits.max_upload_bytes if workshop is not None else 1_000_000),
+        )
+        if workshop is not None:
+            threading.Thread(target=keep_runs_going, args=(workshop,), name="textgen-runs", daemon=True).start()
+        sys.stdout.write(f"Textgen Studio is at {url} (Ctrl-C ends it)\n")
+        sys.stdout.flush()
         page.block_thread()
     except (OSError, OverflowError):
         allowed = "an address of this machine and a port from 1 to 65535 that nobody uses"
         raise InvalidSetting("address", f"{host or 'all'}, port {port or 'any'}", allowed) from None
     finally:
         studio.close()
+
+
+def keep_runs_going(workshop: Workshop, ended: threading.Event | None = None) -> None:
+    """Starts what waits and tidies up after what has died, for as long as the server lives."""
+    ended = ended or threading.Event()
+    first = True
+    while first or not ended.wait(_DISPATCH_SECONDS):
+        try:
+            workshop.jobs.recover() if first else workshop.jobs.dispatch()
+        except Exception:
+            # A full disk, say: the next time, perhaps.
+            _LOGGER.exception("the queue of runs could not be looked after")
+        first = False
+
+
+def training_folder(environment: Mapping[str, str], root: Path) -> Path | None:
+    """Where runs are kept; None where TEXTGEN_TRAINING=off forbids training."""
+    if environment.get("TEXTGEN_TRAINING", "on").lower() in _OFF:
+        return None
+    return Path(environment.get("TEXTGEN_RUNS") or root / "runs")
+
+
+def limits_from(environment: Mapping[str, str], *, shared: bool) -> Limits:
+    """What a host allows: `TEXTGEN_` and the name of a limit in capitals sets it; a shared host begins stricter.
+
+    Raises `InvalidSetting` for what is no number above 0.
+    """
+    values: dict[str, float] = dict(_SHARED_LIMITS) if shared else {}
+    for limit in fields(Limits):
+        name = f"TEXTGEN_{limit.name.upper()}"
+        given = environment.get(name)
+        if given is None:
+            continue
+        try:
+            value = int(given) if isinstance(limit.default, int) else float(given)
+        except ValueError:
+            value = 0
+        if not 0 < value < float("inf"):
+            raise InvalidSetting(name, given, "a number above 0")
+        values[limit.name] = value
+    return Limits(**values)  # type: ignore[arg-type]
+
+
+def people_from(environment: Mapping[str, str], runs: Path | None) -> People:
+    """Who is told apart: on a Space, or where TEXTGEN_SHARED or TEXTGEN_ADMIN_KEY is set, everyone; else nobody."""
+    admin_key = environment.get("TEXTGEN_ADMIN_KEY") or None
+    asked = environment.get("TEXTGEN_SHARED", "off").lower() not in _OFF
+    shared = "SPACE_ID" in environment or asked or admin_key is not None
+    return People(runs, admin_key=admin_key) if shared and runs is not None else NOBODY_ELSE
 
 
 def warm_up(studio: Studio) -> None:
@@ -100,15 +204,15 @@ def warm_up(studio: Studio) -> None:
 
 def _load_quietly(studio: Studio, name: str) -> None:
     try:
-        studio.load(name)
+        studio.borrow(name).release()
     except TextgenError:
         # Whoever chooses this model is told; a damaged checkpoint must not keep the page from opening.
         return
 
 
-def default_folders(root: Path) -> list[Path]:
-    """Where models are looked for: those that ship, then finished runs."""
-    return [root / "checkpoints", root / "runs"]
+def default_folders(root: Path, runs: Path | None) -> list[Path]:
+    """Where models are looked for: those that ship, then what was trained here."""
+    return [root / "checkpoints", *([runs] if runs is not None else [])]
 
 
 def host_from(environment: Mapping[str, str]) -> str | None:

@@ -1,3 +1,4 @@
+// The page as a whole: its language, its address, its presets and its keys.
 (() => {
   "use strict";
   const CHOICE = "textgen_language";
@@ -30,56 +31,80 @@
     return language();
   };
 
-  const box = () => document.querySelector("#document textarea");
-
-  // Every text that stood in the document and was replaced, oldest first; `at` is where Undo has come to.
-  const history = { texts: [], at: -1 };
-  window.textgenRemember = (text) => {
-    if (history.at >= 0 && history.texts[history.at] === text) return;
-    history.texts = [...history.texts.slice(0, history.at + 1), text].slice(-200);
-    history.at = history.texts.length - 1;
+  // The address holds the settings, without a reload and without a place in the browser's history. What Gradio itself
+  // keeps there (its theme, say) stays.
+  window.textgenAddress = (query) => {
+    const own = [...new URLSearchParams(window.location.search)].filter(([name]) => name.startsWith("__"));
+    const whole = [new URLSearchParams(own).toString(), query].filter(Boolean).join("&");
+    window.history.replaceState(window.history.state, "", `${window.location.pathname}${whole && "?"}${whole}`);
   };
-  const move = (text, by) => {
-    window.textgenRemember(text);
-    history.at = Math.min(Math.max(history.at + by, 0), history.texts.length - 1);
-    return history.texts[history.at];
+  const copy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // No right to the clipboard (the page is inside a frame, or came unencrypted): the way of old.
+      const helper = document.createElement("textarea");
+      helper.value = text;
+      document.body.append(helper);
+      helper.select();
+      document.execCommand("copy");
+      helper.remove();
+    }
   };
-  window.textgenUndo = (text) => move(text, -1);
-  window.textgenRedo = (text) =>
-    history.texts[history.at] === text ? move(text, 1) : text;
-  window.textgenReplace = (text, other) => {
-    window.textgenRemember(text);
-    window.textgenRemember(other);
-    return other;
-  };
-
-  const write = (text) => {
-    box().value = text;
-    box().dispatchEvent(new Event("input", { bubbles: true }));
-  };
-  document.addEventListener("click", (event) => {
-    const button = event.target.closest && event.target.closest("#hypotheses .take");
-    if (button && box()) write(window.textgenReplace(box().value, button.dataset.text));
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest && event.target.closest("#status .link");
+    if (!button || button.dataset.label) return;
+    await copy(window.location.href);
+    button.dataset.label = button.textContent;
+    button.textContent = button.dataset.done;
+    button.focus();
+    setTimeout(() => {
+      button.textContent = button.dataset.label;
+      delete button.dataset.label;
+    }, 2500);
   });
 
-  // While the model writes, what is typed would be overwritten: the box takes no keys, but keeps the focus.
-  new MutationObserver(() => {
-    const stop = document.querySelector("#stop");
-    if (stop && box()) box().readOnly = !stop.disabled;
-  }).observe(document, { attributes: true, attributeFilter: ["disabled"], childList: true, subtree: true });
+  // The preset whose values these are; null for none.
+  window.textgenPreset = (presets, values) => {
+    const same = ([, preset]) => preset.every((value, number) => Math.abs(value - values[number]) < 1e-9);
+    const found = Object.entries(presets).find(same);
+    return found ? found[0] : null;
+  };
+
+  // Clicks a link to a file as soon as the page has it.
+  window.textgenDownload = (id) => {
+    const link = document.querySelector(`#${id}`);
+    const known = window.textgenDownload.last;
+    const look = (left) => {
+      const file = link && (link.href || (link.querySelector("a") || {}).href);
+      if (file && file !== known) {
+        window.textgenDownload.last = file;
+        (link.href ? link : link.querySelector("a")).click();
+      } else if (left) setTimeout(() => look(left - 1), 100);
+      else if (link) link.click();
+    };
+    look(30);
+  };
+
+  // A page on which nothing trains asks for nothing, until somebody looks at it again.
+  document.addEventListener("visibilitychange", () => {
+    const button = document.querySelector("#look-again");
+    const tab = document.querySelector("#tab-train");
+    if (document.visibilityState === "visible" && button && tab && tab.offsetParent) button.click();
+  });
 
   const press = (id) => {
     const button = document.querySelector(id);
     if (button && !button.disabled) button.click();
   };
-
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       // A text box hands its value on when it is left; without this the last keystrokes would be missing.
       const active = document.activeElement;
-      if (active === box()) {
-        box().dispatchEvent(new Event("input", { bubbles: true }));
+      const box = document.querySelector("#document textarea");
+      if (active === box) {
+        box.dispatchEvent(new Event("input", { bubbles: true }));
         press("#generate");
       } else {
         // A number box puts a value into its range when it is left.

@@ -1,0 +1,302 @@
+"""Runs in processes of their own, started, watched and killed for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.conftest import DEADLINE_SECONDS, LookFor
+from textgen.config import RunSettings, update_settings
+from textgen.errors import InvalidSetting, NoRoom, NotFound
+from textgen.jobs.manager import JobManager
+from textgen.jobs.people import Person
+from textgen.jobs.run_folder import RunFolder
+from textgen.jobs.run_status import RunStatus
+from textgen.limits import Limits
+from textgen.model.checkpoint import is_checkpoint
+
+ANN, BOB, ADMIN = Person("ann"), Person("bob"), Person("", is_admin=True)
+
+
+def with_training(settings: RunSettings, **changes: object) -> RunSettings:
+    return update_settings(settings, training={**settings.training.model_dump(), **changes})
+
+
+@pytest.fixture
+def endless(quick: RunSettings) -> RunSettings:
+    return with_training(quick, steps=10_000_000, evaluations=10_000, save_seconds=0.2)
+
+
+def told(manager: JobManager, run_id: str) -> list[str]:
+    return RunFolder(manager.root / run_id).log.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.slow
+def test_a_queue_of_five_goes_on_by_itself_past_one_that_fails(
+    manager: JobManager, quick: RunSettings, look_for: LookFor, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    wrong = update_settings(quick, files=(str(empty),))
+    ids = [manager.submit(wrong if number == 1 else quick, title=f"run {number}") for number in range(5)]
+    positions = {view.title: view.position for view in manager.runs()}
+    assert list(positions.items()) == [("run 4", 4), ("run 3", 3), ("run 2", 2), ("run 1", 1), ("run 0", None)]
+    assert manager.move(ids[4], -1)
+    look_for(ids[3], "finished")
+    failed = manager.view(ids[1])
+    assert failed.state == "failed"
+    assert failed.status.details["error_code"] == "no_text"
+    assert str(failed.status.details["error"]).endswith("needed.")
+    assert [manager.view(ids[number]).state for number in (0, 2, 4)] == ["finished"] * 3
+    begun = [manager.view(run_id).folder.corpus.stat().st_mtime for run_id in (ids[0], ids[2], ids[4], ids[3])]
+    assert begun == sorted(begun)
+    manager.dispatch()
+    assert not manager.is_busy
+    assert all("Traceback" not in line for run_id in ids for line in told(manager, run_id))
+
+
+@pytest.mark.slow
+def test_every_verb_does_its_one_thing(manager: JobManager, endless: RunSettings, look_for: LookFor) -> None:
+    run, waiting = manager.submit(endless, title="first"), manager.submit(endless)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while look_for(run, "running").status.step == 0:
+        assert time.monotonic() < deadline
+    with pytest.raises(InvalidSetting, match="one that is running"):
+        manager.resume(run)
+    manager.pause(waiting)
+    assert manager.view(waiting).state == "paused"
+    manager.pause(run)
+    paused = look_for(run, "paused")
+    assert paused.status.step == json.loads((paused.folder.last / "training.json").read_bytes())["step"] > 0
+    with pytest.raises(InvalidSetting, match="one that is paused"):
+        manager.pause(run)
+    manager.resume(run)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while manager.view(run).status.step <= paused.status.step:
+        assert time.monotonic() < deadline
+    manager.resume(waiting)
+    assert manager.view(waiting).position == 1
+    manager.stop(waiting)
+    assert manager.view(waiting).state == "stopped"
+    manager.stop(run)
+    stopped = look_for(run, "stopped")
+    assert is_checkpoint(stopped.folder.last)
+    manager.rename(run, " Tales ")
+    assert manager.view(run).title == "Tales"
+    with pytest.raises(InvalidSetting, match="title"):
+        manager.rename(run, " ")
+    manager.resume(run)
+    view = look_for(run, "running")
+    assert view.status.identity is not None
+    manager.discard(run)
+    assert view.status.identity.process() is None
+    assert not view.folder.path.exists()
+    with pytest.raises(NotFound):
+        manager.view(run)
+    assert [view.run_id for view in manager.runs()] == [waiting]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_still_being_prepared_can_be_paused(
+    manager: JobManager, endless: RunSettings, look_for: LookFor
+) -> None:
+    run = manager.submit(endless)
+    manager.pause(run)
+    view = look_for(run, "paused")
+    assert not view.folder.metrics.exists() or not is_checkpoint(view.folder.best)
+
+
+_SERVER = """
+import sys
+from pathlib import Path
+from textgen.config import RunSettings
+from textgen.jobs.manager import JobManager
+manager = JobManager(Path(sys.argv[1]), device="cpu", threads=1, niceness=0)
+print(manager.submit(RunSettings.model_validate_json(sys.argv[2])), flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_survives_kill_9_of_its_server_and_is_interrupted_by_one_of_its_own(
+    manager: JobManager, endless: RunSettings, look_for: LookFor
+) -> None:
+    command = [sys.executable, "-c", _SERVER, str(manager.root), endless.model_dump_json()]
+    server = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    run = server.stdout.readline().strip()
+    server.kill()
+    server.communicate()
+    step = look_for(run, "running").status.step
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while manager.view(run).status.step <= step:
+        assert time.monotonic() < deadline
+    identity = manager.view(run).status.identity
+    assert identity is not None
+    os.kill(identity.pid, signal.SIGKILL)
+    while manager.view(run).state == "running":
+        assert time.monotonic() < deadline
+    assert manager.view(run).state == "interrupted"
+    manager.dispatch()
+    assert not manager.is_busy
+    manager.resume(run)
+    look_for(run, "running")
+
+
+_DISPATCHER = """
+import sys
+import time
+from pathlib import Path
+from textgen.jobs.manager import JobManager
+manager = JobManager(Path(sys.argv[1]), device="cpu", threads=1, niceness=0)
+print("ready", flush=True)
+sys.stdin.readline()
+while manager.is_busy:
+    manager.dispatch()
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.slow
+def test_eight_servers_on_one_folder_start_every_run_once(manager: JobManager, quick: RunSettings) -> None:
+    ids = []
+    for number in range(3):
+        folder = RunFolder(manager.root / f"run-{number}")
+        folder.write_settings(quick)
+        folder.replace_status(RunStatus("queued", time.time()))
+        ids.append(folder.path.name)
+    command = [sys.executable, "-c", _DISPATCHER, str(manager.root)]
+    servers = [subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(8)]
+    for server in servers:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+    manager.recover()  # as after a crash: what is queued by its own account gets its place again
+    for server in servers:
+        assert server.stdin is not None
+        server.stdin.write("\n")
+        server.stdin.flush()
+    for server in servers:
+        server.communicate(timeout=DEADLINE_SECONDS)
+        assert server.returncode == 0
+    for run in ids:
+        assert manager.view(run).state == "finished"
+        assert sum(line.startswith("training ") for line in told(manager, run)) == 1
+        evaluations = [json.loads(line) for line in manager.view(run).folder.metrics.read_bytes().splitlines()]
+        assert [line["step"] for line in evaluations if line["kind"] == "evaluation"] == [20, 40, 60]
+
+
+def submit_quietly(manager: JobManager, settings: RunSettings, person: Person) -> str:
+    """A run in the queue whose turn never comes."""
+    manager.limits = Limits(max_runs_training_per_device=0)
+    return manager.submit(settings, person=person)
+
+
+def test_people_see_and_touch_their_own_runs_only(manager: JobManager, quick: RunSettings) -> None:
+    run = submit_quietly(manager, quick, ANN)
+    assert [view.run_id for view in manager.runs(ANN)] == [run]
+    assert manager.runs(BOB) == []
+    assert manager.view(run, ADMIN).owner == "ann"
+    for verb in (manager.view, manager.pause, manager.stop, manager.discard, manager.resume):
+        with pytest.raises(NotFound) as caught:
+            verb(run, BOB)
+        assert run not in str(caught.value).replace(f"“{run}”", "")
+    with pytest.raises(NotFound):
+        manager.rename(run, "mine", BOB)
+    with pytest.raises(NotFound):
+        manager.move(run, -1, BOB)
+    assert manager.view(run, ANN).state == "queued"
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "/etc", "../runs", "queue.sqlite3", "a\0b", "x" * 5000, "link", ".hidden"]
+)
+def test_an_id_never_becomes_a_path(manager: JobManager, tmp_path: Path, name: str) -> None:
+    outside = RunFolder(tmp_path / "outside")
+    outside.write_settings(RunSettings())
+    outside.write_status("finished")
+    manager.root.mkdir(exist_ok=True)
+    (manager.root / "link").symlink_to(outside.path)
+    RunFolder(manager.root / ".hidden").write_settings(RunSettings())
+    for verb in (manager.view, manager.discard):
+        with pytest.raises(NotFound):
+            verb(name)
+    assert outside.settings() == RunSettings()
+
+
+def test_what_a_person_may_have_is_bounded(manager: JobManager, quick: RunSettings, tmp_path: Path) -> None:
+    waiting = Limits(max_runs_training_per_device=0, max_queued_runs_per_person=2, max_runs_per_person=3)
+    manager.limits = waiting
+    first = manager.submit(quick, person=ANN)
+    manager.submit(quick, person=ANN)
+    with pytest.raises(InvalidSetting, match="2 that wait or train already"):
+        manager.submit(quick, person=ANN)
+    manager.submit(quick, person=BOB)
+    manager.stop(first, ANN)
+    manager.submit(quick, person=ANN)
+    with pytest.raises(InvalidSetting, match="3 kept already"):
+        manager.submit(quick, person=ANN)
+    with pytest.raises(InvalidSetting, match="at most 2"):
+        JobManager(tmp_path / "short", device="cpu", limits=Limits(max_run_minutes=2)).submit(
+            with_training(quick, steps=None, minutes=3.0)
+        )
+    with pytest.raises(NoRoom, match="must be free"):
+        JobManager(tmp_path / "full", device="cpu", limits=Limits(min_free_disk_bytes=10**18)).submit(quick)
+    taken = manager.person_bytes(BOB)
+    manager.limits = Limits(max_runs_training_per_device=0, max_person_bytes=taken)
+    with pytest.raises(InvalidSetting, match="MB kept already"):
+        manager.submit(quick, person=BOB)
+    assert len(list(manager.root.iterdir())) == len(manager.runs()) + 1
+
+
+def test_uploaded_text_moves_into_the_run_or_stays_where_it_was(
+    manager: JobManager, quick: RunSettings, tmp_path: Path
+) -> None:
+    texts = tmp_path / "upload"
+    texts.mkdir()
+    (texts / "0001.txt").write_text("A tale.\n" * 400)
+    settings = update_settings(quick, files=(str(texts / "0001.txt"),))
+    manager.limits = Limits(max_runs_training_per_device=0, max_queued_runs_per_person=0)
+    with pytest.raises(InvalidSetting):
+        manager.submit(settings, texts=texts)
+    assert (texts / "0001.txt").is_file()
+    assert manager.runs() == []
+    manager.limits = Limits(max_runs_training_per_device=0)
+    run = manager.submit(settings, texts=texts, title="A tale")
+    folder = manager.view(run).folder
+    assert not texts.exists()
+    assert folder.settings().files == (str(folder.texts / "0001.txt"),)
+
+
+def test_a_lost_queue_is_made_again_from_the_folders(manager: JobManager, quick: RunSettings) -> None:
+    run = submit_quietly(manager, quick, ANN)
+    for path in manager.root.glob("queue.sqlite3*"):
+        path.unlink()
+    again = JobManager(manager.root, device="cpu", limits=manager.limits)
+    assert again.view(run).position is None
+    again.recover()
+    assert again.view(run).position == 1
+    assert again.view(run, ANN).owner == "ann"
+
+
+def test_what_was_being_discarded_when_the_server_died_is_gone(manager: JobManager, quick: RunSettings) -> None:
+    run = submit_quietly(manager, quick, ANN)
+    manager.view(run).folder.write_about(discarded=True)
+    assert manager.runs() == []
+    manager.recover()
+    assert not (manager.root / run).exists()
+
+
+def test_a_run_of_the_command_line_is_among_them(manager: JobManager, trained_run: Path) -> None:
+    manager.root.mkdir(exist_ok=True)
+    (manager.root / "mine").symlink_to(trained_run)
+    assert manager.runs() == []  # a link may lead anywhere
+    beside = JobManager(trained_run.parent, device="cpu")
+    view = beside.view(trained_run.name)
+    assert (view.title, view.state, view.status.step) == (trained_run.name, "finished", 150)

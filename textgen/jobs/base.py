@@ -1,0 +1,99 @@
+"""What a run takes from the checkpoint that it starts from: weights, vocabulary, and text to see what is kept of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from textgen.config import RunSettings
+from textgen.errors import BadCorpus
+from textgen.files import write_atomically
+from textgen.jobs.checkpoints import open_checkpoint
+from textgen.model.checkpoint import Checkpoint
+from textgen.model.growth import with_vocabulary
+from textgen.model.language_model import LanguageModel
+from textgen.text.corpus import TextPart, open_corpus
+from textgen.text.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from textgen.text.vocabulary import spellings
+from textgen.training.held_out import HeldOut
+
+# Some 16,000 characters: the same ones each time, so that small changes show, and read in a second or two.
+MAX_KEPT_TOKENS = 4_000
+_KEPT = "kept.json"
+
+
+@dataclass(frozen=True)
+class Base:
+    """An opened checkpoint to start from."""
+
+    path: Path
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+
+    def model_for(self, tokenizer: Tokenizer) -> LanguageModel:
+        """The base's model, fitted to `tokenizer` where that is not its own."""
+        if tokenizer.sha256 == self.tokenizer.sha256:
+            return self.checkpoint.model
+        return with_vocabulary(self.checkpoint.model, spellings(tokenizer, self.tokenizer))
+
+    def held_out(self) -> TextPart | None:
+        """What the base itself was judged by, where its run is still there: beside or above the checkpoint."""
+        for folder in (self.path, *self.path.resolve().parents[:2]):
+            try:
+                corpus = open_corpus(folder / "corpus")
+            except BadCorpus:
+                continue
+            return corpus.heldout if corpus.tokenizer.sha256 == self.tokenizer.sha256 else None
+        return None
+
+
+def open_base(settings: RunSettings) -> Base | None:
+    """The base that `settings` name; raises `BadCheckpoint` or `BadTokenizer`."""
+    if settings.base is None:
+        return None
+    path = Path(settings.base)
+    return Base(path, *open_checkpoint(path))
+
+
+def write_kept(corpus: Path, base: Base, tokenizer: Tokenizer, *, max_tokens: int = MAX_KEPT_TOKENS) -> None:
+    """Writes the beginning of the base's held-out text into the folder of a `corpus`, as ids of `tokenizer`.
+
+    The run then does not need the base any more. Nothing is written where there is no such text.
+    """
+    part = base.held_out()
+    if part is None or len(part.ids) < 2:
+        return
+    ids = [int(number) for number in part.ids[:max_tokens]]
+    text = base.tokenizer.decode(ids)
+    if tokenizer.sha256 != base.tokenizer.sha256:
+        ids = _encoded_anew(ids, base.tokenizer, tokenizer)
+    kept = {"ids": ids, "chars": len(text), "bytes": len(text.encode())}
+    write_atomically(corpus / _KEPT, json.dumps(kept).encode())
+
+
+def read_kept(corpus: Path) -> HeldOut | None:
+    """What `write_kept` left in the folder; raises `BadCorpus` when it is damaged."""
+    path = corpus / _KEPT
+    if not path.exists():
+        return None
+    try:
+        kept = json.loads(path.read_bytes())
+        return HeldOut(np.array(kept["ids"], np.uint32), int(kept["chars"]), int(kept["bytes"]))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        raise BadCorpus(_KEPT, "damaged") from None
+
+
+def _encoded_anew(ids: list[int], before: Tokenizer, after: Tokenizer) -> list[int]:
+    """The same documents in another vocabulary."""
+    found: list[int] = []
+    document: list[int] = []
+    for number in [*ids, BOS_ID]:
+        if number in (BOS_ID, EOS_ID):
+            found += [*after.encode(before.decode(document)), number]
+            document = []
+        else:
+            document.append(number)
+    return found[:-1]

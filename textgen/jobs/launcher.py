@@ -1,0 +1,106 @@
+"""Starts the processes that train, and ends them where that is asked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+import textgen
+from textgen.jobs.process_identity import ProcessIdentity
+from textgen.jobs.run_folder import RunFolder
+
+_KILL_SECONDS = 10.0
+
+
+class Launcher:
+    """Starts workers in sessions of their own: they outlive this process.
+
+    Each gets `threads` of the processor; `niceness` lets those who write on the page come first.
+    """
+
+    def __init__(self, *, threads: int | None = None, niceness: int = 0) -> None:
+        self._threads = threads or _usable_cores()
+        self._niceness = niceness
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+
+    def start(self, folder: RunFolder, claim: str) -> None:
+        """Starts the worker of a claimed run; what it writes goes to the run's log. Raises `OSError`."""
+        root = folder.path.parent
+        command = [sys.executable, "-m", "textgen.jobs.worker"]
+        command += ["--runs", str(root), "--run", folder.path.name, "--claim", claim]
+        command += ["--niceness", str(self._niceness)]
+        with folder.log.open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=root,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        with self._lock:
+            self._children[claim] = child
+
+    def run(self, command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+        """Runs a command in the same surroundings to its end; raises `subprocess.TimeoutExpired`."""
+        with subprocess.Popen(
+            command, text=True, env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as child:
+            with suppress(psutil.Error):
+                psutil.Process(child.pid).nice(self._niceness)
+            try:
+                out, err = child.communicate(timeout=seconds)
+            except BaseException:
+                child.kill()
+                raise
+        return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+    def has_ended(self, claim: str) -> bool:
+        """Whether the process that was started here for a claim has ended."""
+        with self._lock:
+            child = self._children.get(claim)
+            return child is not None and child.poll() is not None
+
+    def reap(self, *, kept: Collection[str]) -> None:
+        """Asks for the exit status of processes that have ended and forgets them, but not those of `kept` claims."""
+        with self._lock:
+            ended = [claim for claim, child in self._children.items() if child.poll() is not None]
+            for claim in ended:
+                if claim not in kept:
+                    del self._children[claim]
+
+    def _environment(self) -> dict[str, str]:
+        # The package may be no installed one but the folder of a Space.
+        paths = [str(Path(textgen.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            # A run's folder must not be taken for a module.
+            "PYTHONSAFEPATH": "1",
+            # Threads that wait for one another by spinning would take the processor from whoever writes on the page.
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "OMP_NUM_THREADS": str(self._threads),
+        }
+
+
+def kill_process(identity: ProcessIdentity) -> None:
+    """Ends a process of this machine and waits until it is gone."""
+    process = identity.process() if identity.is_here else None
+    if process is None or process.pid == os.getpid():
+        return
+    with suppress(psutil.Error):
+        process.kill()
+        process.wait(_KILL_SECONDS)
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

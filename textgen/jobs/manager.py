@@ -1,0 +1,368 @@
+"""Runs as people see them: started, followed, paused, taken up again. Neither torch nor the worker is imported here.
+
+Any number of managers (of servers, workers, command lines) share one folder of runs. None of them remembers anything
+that matters: what it says is read from the folders and the queue.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from textgen.config import RunSettings, update_settings
+from textgen.errors import CannotStart, InvalidSetting, NoRoom, NotFound
+from textgen.files import folder_bytes
+from textgen.jobs.launcher import Launcher, kill_process
+from textgen.jobs.people import EVERYBODY, Person
+from textgen.jobs.run_folder import RunFolder
+from textgen.jobs.run_status import ACTIVE_STATES, RESUMABLE_STATES, RunState, RunStatus
+from textgen.jobs.run_view import RunView
+from textgen.jobs.store import QueueEntry, QueueStore
+from textgen.limits import Limits
+
+_QUEUE = "queue.sqlite3"
+
+
+class JobManager:
+    """The runs in the folder `root`, trained on `device` ("cpu", "cuda:0", …), each with `threads` of the processor.
+
+    `niceness` is that of `limits` when it is not given.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        device: str,
+        limits: Limits | None = None,
+        threads: int | None = None,
+        niceness: int | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.root = root.absolute()
+        self.limits = limits or Limits()
+        self._device = device
+        self._wall_clock = wall_clock
+        self._store = open_queue(self.root, self.limits, wall_clock=wall_clock)
+        self._launcher = Launcher(
+            threads=threads, niceness=self.limits.training_niceness if niceness is None else niceness
+        )
+
+    def submit(
+        self,
+        settings: RunSettings,
+        *,
+        person: Person = EVERYBODY,
+        title: str = "",
+        texts: Path | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> str:
+        """Queues a new run and returns its id; `texts` is a folder that becomes the run's own.
+
+        `settings.files` may name files in `texts`; they are then found in the run. Raises `InvalidSetting` or `NoRoom`
+        before anything is written; nothing of a run stays whose submission failed.
+        """
+        settings.training.check_budget()
+        if not settings.files:
+            raise InvalidSetting("files", "none", "at least one text file")
+        self._check_budget(settings)
+        self._check_room(person)
+        run_id = new_run_id(self._wall_clock())
+        folder = self._folder(run_id)
+        title = (title.strip() or Path(settings.files[0]).stem)[: self.limits.max_run_title_chars]
+        try:
+            if texts is not None:
+                folder.path.mkdir(parents=True)
+                os.replace(texts, folder.texts)
+                settings = _moved(settings, texts, folder.texts)
+            folder.write_settings(settings)
+            folder.write_about(title=title, owner=person.key, created=self._wall_clock(), **(about or {}))
+            self._enqueue(folder, person.key, {})
+        except BaseException:
+            if texts is not None and folder.texts.exists():
+                os.replace(folder.texts, texts)
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+        self.dispatch()
+        return run_id
+
+    def runs(self, person: Person = EVERYBODY) -> list[RunView]:
+        """All runs of a person, the newest first."""
+        entries = {entry.run_id: entry for entry in self._store.entries()}
+        waiting = [entry.run_id for entry in entries.values() if entry.state == "waiting"]
+        views = (self._view(name, entries, waiting) for name in self._names())
+        mine = [view for view in views if view is not None and person.owns(view.owner)]
+        return sorted(mine, key=lambda view: (view.created, view.run_id), reverse=True)
+
+    def view(self, run_id: str, person: Person = EVERYBODY) -> RunView:
+        """A run as it is now; `NotFound` for another person's as for one that does not exist."""
+        if run_id in self._names():
+            entries = {entry.run_id: entry for entry in self._store.entries()}
+            waiting = [entry.run_id for entry in entries.values() if entry.state == "waiting"]
+            view = self._view(run_id, entries, waiting)
+            if view is not None and person.owns(view.owner):
+                return view
+        raise NotFound("run", run_id, ", ".join(view.run_id for view in self.runs(person)[:5]))
+
+    def pause(self, run_id: str, person: Person = EVERYBODY) -> None:
+        """Lets a run end after its current step, saved, to be resumed; one that waits no longer does."""
+        self._end(run_id, person, "pause", "paused")
+
+    def stop(self, run_id: str, person: Person = EVERYBODY) -> None:
+        """Ends a run after its current step and keeps what it has learned."""
+        self._end(run_id, person, "stop", "stopped")
+
+    def discard(self, run_id: str, person: Person = EVERYBODY) -> None:
+        """Deletes a run with everything it has learned, also while it trains."""
+        view = self.view(run_id, person)
+        # Flagged first: a server that dies now must not leave half a run to be seen.
+        view.folder.write_about(discarded=True)
+        # A worker that is about to begin finds its claim gone.
+        entry = self._store.remove(run_id)
+        processes = [
+            entry.process if entry else None,
+            view.status.identity if view.status.state in ACTIVE_STATES else None,
+        ]
+        for identity in filter(None, processes):
+            kill_process(identity)
+        self._sweep()
+        self.dispatch()
+
+    def resume(self, run_id: str, person: Person = EVERYBODY, *, longer: dict[str, Any] | None = None) -> None:
+        """Queues a run that was interrupted, paused or stopped, or has failed: it goes on as if it had never ended.
+
+        `longer`, a budget such as {"minutes": 5.0}, lets also a finished run train on.
+        """
+        view = self.view(run_id, person)
+        allowed = RESUMABLE_STATES | {"finished"} if longer else RESUMABLE_STATES
+        if view.state not in allowed:
+            raise InvalidSetting("run", f"one that is {view.state}", f"one that is {', '.join(sorted(allowed))}")
+        self._check_disk()
+        view.folder.control.unlink(missing_ok=True)
+        self._enqueue(view.folder, view.owner, {"longer": longer} if longer else {}, view.status)
+        self.dispatch()
+
+    def move(self, run_id: str, by: int, person: Person = EVERYBODY) -> bool:
+        """Lets a waiting run change places: -1 is forward. People move theirs among their own."""
+        view = self.view(run_id, person)
+        return self._store.move(view.run_id, by, among_owner=None if person.is_admin else person.key)
+
+    def rename(self, run_id: str, title: str, person: Person = EVERYBODY) -> None:
+        """Gives a run another title."""
+        title = title.strip()
+        if not 1 <= len(title) <= self.limits.max_run_title_chars:
+            raise InvalidSetting("title", title, f"1 to {self.limits.max_run_title_chars} characters")
+        self.view(run_id, person).folder.write_about(title=title)
+
+    def run_beside(self, command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+        """Runs something short as nicely as a run trains; raises `subprocess.TimeoutExpired` after `seconds`."""
+        return self._launcher.run(command, seconds)
+
+    def dispatch(self) -> None:
+        """Starts what may start and tidies up after processes that have died. To be called often, from anywhere."""
+        entries = self._store.entries()
+        self._launcher.reap(kept={str(entry.claim) for entry in entries if entry.state == "starting"})
+        for entry in entries:
+            self._look_after(entry)
+        max_running = self.limits.max_runs_training_per_device
+        while claimed := self._store.claim(self._device, max_running=max_running):
+            self._start(claimed)
+
+    def recover(self) -> None:
+        """After a crash: queues again what waits by its own account, and deletes what was being discarded."""
+        queued = {entry.run_id for entry in self._store.entries()}
+        for name in self._names():
+            folder = self._folder(name)
+            status = folder.read_status()
+            if status is not None and status.state == "queued" and name not in queued:
+                owner = str(folder.read_about().get("owner", ""))
+                self._add(folder, owner, dict(status.details.get("task") or {}))
+        self._sweep()
+        self.dispatch()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything waits or trains."""
+        return bool(self._store.entries())
+
+    def person_bytes(self, person: Person) -> int:
+        """What a person's runs take on the disk."""
+        return sum(folder_bytes(view.folder.path) for view in self.runs(person))
+
+    def _names(self) -> list[str]:
+        """The folders of runs: an id is one of these names or it is none, whatever somebody sends."""
+        if not self.root.is_dir():
+            return []
+        children = [path for path in self.root.iterdir() if path.is_dir() and not path.is_symlink()]
+        return sorted(path.name for path in children if path.name[0] != "." and (path / "config.json").is_file())
+
+    def _folder(self, run_id: str) -> RunFolder:
+        return RunFolder(self.root / run_id, wall_clock=self._wall_clock)
+
+    def _view(self, run_id: str, entries: dict[str, QueueEntry], waiting: Sequence[str]) -> RunView | None:
+        folder = self._folder(run_id)
+        about, status = folder.read_about(), folder.read_status()
+        if status is None or about.get("discarded"):
+            return None
+        created = about.get("created")
+        entry = entries.get(run_id)
+        state = status.state
+        if self._is_stale(status):
+            # Its last words may have come between the two looks.
+            status = folder.read_status() or status
+            state = "interrupted" if status.state in ACTIVE_STATES else status.state
+        elif state == "queued" and entry is not None and entry.state != "waiting":
+            state = "preparing"
+        return RunView(
+            run_id=run_id,
+            title=str(about.get("title") or run_id),
+            owner=str(about.get("owner", "")),
+            created=created if isinstance(created, (int, float)) else folder.path.stat().st_mtime,
+            state=state,
+            status=status,
+            position=waiting.index(run_id) + 1 if run_id in waiting else None,
+            folder=folder,
+        )
+
+    def _check_budget(self, settings: RunSettings) -> None:
+        minutes, most = settings.training.minutes, self.limits.max_run_minutes
+        if minutes is not None and minutes > most:
+            raise InvalidSetting("minutes", minutes, f"at most {most:g}")
+
+    def _check_disk(self) -> None:
+        free = shutil.disk_usage(self.root).free
+        if free < self.limits.min_free_disk_bytes:
+            raise NoRoom(free, self.limits.min_free_disk_bytes)
+
+    def _check_room(self, person: Person) -> None:
+        self._check_disk()
+        if person.is_admin:
+            return
+        mine = self.runs(person)
+        if len(mine) >= self.limits.max_runs_per_person:
+            raise InvalidSetting("runs", f"{len(mine)} kept already", f"at most {self.limits.max_runs_per_person}")
+        taken = self.person_bytes(person)
+        if taken >= self.limits.max_person_bytes:
+            raise InvalidSetting(
+                "runs", f"{taken / 1e6:,.0f} MB kept already", f"at most {self.limits.max_person_bytes / 1e6:,.0f} MB"
+            )
+
+    def _enqueue(self, folder: RunFolder, owner: str, task: dict[str, Any], before: RunStatus | None = None) -> None:
+        details = {name: before.details[name] for name in ("step", "progress") if before and name in before.details}
+        if before is not None:
+            details["before"] = before.state if before.state not in ACTIVE_STATES else "interrupted"
+        folder.write_status("queued", **details, task=task)
+        try:
+            self._add(folder, owner, task)
+        except BaseException:
+            if before is not None:
+                folder.replace_status(before)
+            raise
+
+    def _add(self, folder: RunFolder, owner: str, task: dict[str, Any]) -> None:
+        self._store.add(
+            folder.path.name,
+            owner=owner,
+            device=self._device,
+            task={**task, "max_minutes": self.limits.max_run_minutes},
+            max_of_owner=self.limits.max_queued_runs_per_person,
+        )
+
+    def _end(self, run_id: str, person: Person, verb: str, state: RunState) -> None:
+        view = self.view(run_id, person)
+        if self._store.cancel(run_id):
+            details = {name: value for name, value in view.status.details.items() if name in ("step", "progress")}
+            before = view.status.details.get("before")
+            kept = before if before == "finished" or (before and state == "paused") else state
+            view.folder.write_status(kept, **details)
+            return
+        if view.state in ("paused", "interrupted", "failed") and state == "stopped":
+            view.folder.replace_status(replace(view.status, state=state))
+            return
+        if not view.is_active:
+            raise InvalidSetting("run", f"one that is {view.state}", "one that waits or trains")
+        if self._store.entry(run_id) is None:
+            self._interrupt_command_line(view)
+            return
+        view.folder.write_control(verb)
+
+    def _interrupt_command_line(self, view: RunView) -> None:
+        """A run that `textgen train` trains stops as by Ctrl-C."""
+        process = view.status.identity.process() if view.status.identity else None
+        if process is not None:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGINT)
+
+    def _start(self, entry: QueueEntry) -> None:
+        folder, claim = self._folder(entry.run_id), str(entry.claim)
+        try:
+            self._launcher.start(folder, claim)
+        except OSError as error:
+            if self._store.give_up_start(entry.run_id, claim) == "failed":
+                folder.write_failure(CannotStart(error.strerror or str(error)))
+
+    def _look_after(self, entry: QueueEntry) -> None:
+        claim, expired = str(entry.claim), entry.has_expired(self._wall_clock())
+        if entry.run_id not in self._names():
+            if entry.state == "waiting":
+                self._store.cancel(entry.run_id)
+            elif expired:
+                self._store.release(entry.run_id, claim)
+        elif entry.state == "starting" and (expired or self._launcher.has_ended(claim)):
+            if self._store.give_up_start(entry.run_id, claim) == "failed":
+                self._folder(entry.run_id).write_failure(CannotStart("its process ended at once, see log.txt"))
+        elif entry.state == "running" and entry.process is not None:
+            here = entry.process.is_here
+            if (here and entry.process.process() is None) or (not here and expired):
+                self._store.release(entry.run_id, claim)
+
+    def _sweep(self) -> None:
+        """Deletes the folders of discarded runs whose process has ended."""
+        for name in self._names():
+            folder = self._folder(name)
+            if not folder.read_about().get("discarded"):
+                continue
+            status = folder.read_status()
+            at_work = status is not None and status.state in ACTIVE_STATES and not self._is_stale(status)
+            if not at_work:
+                shutil.rmtree(folder.path, ignore_errors=True)
+
+    def _is_stale(self, status: RunStatus) -> bool:
+        return status.is_stale(self._wall_clock(), heartbeat_seconds=self.limits.heartbeat_seconds)
+
+
+def open_queue(root: Path, limits: Limits, *, wall_clock: Callable[[], float] = time.time) -> QueueStore:
+    """The queue of the runs in `root`; raises `CannotWrite`."""
+    return QueueStore(
+        root / _QUEUE,
+        lease_seconds=limits.lease_seconds,
+        max_attempts=limits.max_start_attempts,
+        wall_clock=wall_clock,
+    )
+
+
+def new_run_id(now: float) -> str:
+    """An id that sorts by time and that nobody can guess."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now)) + secrets.token_hex(6)
+
+
+def _moved(settings: RunSettings, old: Path, new: Path) -> RunSettings:
+    """Settings whose files are found where the folder `old` has gone."""
+
+    def there(file: str) -> str:
+        path = Path(file)
+        return str(new / path.relative_to(old)) if path.is_relative_to(old) else file
+
+    files, heldout = (tuple(map(there, names)) for names in (settings.files, settings.heldout_files))
+    return update_settings(settings, files=files, heldout_files=heldout)

@@ -1,0 +1,212 @@
+"""Text that people brought and have not trained on yet: what they uploaded and what came out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from textgen.errors import InvalidSetting, MissingFile, NoRoom, NotFound
+from textgen.files import explain_write_errors, folder_bytes, write_atomically
+from textgen.jobs.people import Person
+from textgen.limits import Limits
+from textgen.progress import ProgressCallback, ignore_progress
+from textgen.text.importing import ImportedText, ImportSource, import_texts, write_pasted
+
+_FOLDER = ".uploads"
+_DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Imported text, and the files it came from so that they can be read once more in another way."""
+
+    upload_id: str
+    folder: Path
+    sources: tuple[ImportSource, ...]
+    pasted: str
+    texts: tuple[ImportedText, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The converted texts that there are."""
+        return tuple(text.path for text in self.texts if text.path is not None)
+
+    @property
+    def characters(self) -> int:
+        return sum(text.characters for text in self.texts)
+
+    @property
+    def documents(self) -> int:
+        return sum(text.documents for text in self.texts)
+
+
+class UploadStore:
+    """The uploads of all people, in a hidden folder beside the runs. What nobody trains on goes after a day."""
+
+    def __init__(self, runs: Path, *, limits: Limits, wall_clock: Callable[[], float] = time.time) -> None:
+        self._root = runs / _FOLDER
+        self._limits = limits
+        self._wall_clock = wall_clock
+
+    def receive(
+        self,
+        files: Sequence[tuple[Path, str]],
+        pasted: str,
+        person: Person,
+        progress: ProgressCallback = ignore_progress,
+    ) -> Upload:
+        """Takes files (path, what the person calls it) and pasted text, and imports them.
+
+        Raises `InvalidSetting` when there is nothing, too much or too many, `MissingFile`, and `CannotWrite`.
+        """
+        if not files and not pasted.strip():
+            raise InvalidSetting("files", "none", "text files, or pasted text")
+        size = sum(_size_of(path, name) for path, name in files) + len(pasted)
+        if size > self._limits.max_upload_bytes:
+            raise InvalidSetting(
+                "files", f"{size / 1e6:,.0f} MB", f"at most {self._limits.max_upload_bytes / 1e6:,.0f} MB at once"
+            )
+        self.sweep()
+        self._check_room(size, person)
+        upload_id = secrets.token_hex(8)
+        folder = self._root / upload_id
+        sources = []
+        try:
+            with explain_write_errors(folder):
+                (folder / "raw").mkdir(parents=True)
+                for number, (path, name) in enumerate(files, 1):
+                    raw = folder / "raw" / f"{number:04}"
+                    shutil.copyfile(path, raw)
+                    sources.append(ImportSource(raw, name))
+            return self._imported(upload_id, tuple(sources), pasted, person.key, progress)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _check_room(self, size: int, person: Person) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._root).free - size
+        if free < self._limits.min_free_disk_bytes:
+            raise NoRoom(max(0, free), self._limits.min_free_disk_bytes)
+        if person.is_admin:
+            return
+        mine = [folder for folder in self._root.iterdir() if self._content(folder).get("owner") == person.key]
+        kept = sum(folder_bytes(folder) for folder in mine)
+        if kept + size > self._limits.max_person_bytes:
+            most = f"at most {self._limits.max_person_bytes / 1e6:,.0f} MB in all"
+            raise InvalidSetting("files", f"{(kept + size) / 1e6:,.0f} MB", most)
+
+    def read_again(
+        self,
+        upload_id: str,
+        person: Person,
+        name: str,
+        *,
+        encoding: str | None = None,
+        column: str | None = None,
+        progress: ProgressCallback = ignore_progress,
+    ) -> Upload:
+        """Imports an upload once more, with another encoding or column for the file of that name (or the archive).
+
+        Raises what `receive` raises, and `NotFound`; the texts from before are then still there.
+        """
+        before = self.get(upload_id, person)
+        sources = tuple(
+            replace(source, encoding=encoding, column=column)
+            if name == source.name or name.startswith(f"{source.name}/")
+            else source
+            for source in before.sources
+        )
+        content = self._content(before.folder)
+        return self._imported(upload_id, sources, before.pasted, str(content["owner"]), progress)
+
+    def get(self, upload_id: str, person: Person) -> Upload:
+        """An upload of that person; `NotFound` for any other."""
+        known = {path.name for path in self._root.iterdir()} if self._root.is_dir() else set()
+        if upload_id not in known:
+            raise NotFound("upload", upload_id, "")
+        folder = self._root / upload_id
+        content = self._content(folder)
+        if not content or not person.owns(str(content["owner"])):
+            raise NotFound("upload", upload_id, "")
+        sources = tuple(
+            ImportSource(Path(item["path"]), item["name"], item["encoding"], item["column"])
+            for item in content["sources"]
+        )
+        texts = tuple(map(ImportedText.from_dict, content["texts"]))
+        return Upload(upload_id, folder, sources, str(content["pasted"]), texts)
+
+    def remove(self, upload: Upload) -> None:
+        """Deletes an upload."""
+        shutil.rmtree(upload.folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Deletes what nobody has trained on for a day."""
+        if self._root.is_dir():
+            for folder in self._root.iterdir():
+                with suppress(FileNotFoundError):  # a run has just taken it
+                    if self._wall_clock() - folder.stat().st_mtime > _DAY_SECONDS:
+                        shutil.rmtree(folder, ignore_errors=True)
+
+    def _imported(
+        self, upload_id: str, sources: tuple[ImportSource, ...], pasted: str, owner: str, progress: ProgressCallback
+    ) -> Upload:
+        folder = self._root / upload_id
+        destination = folder / "texts"
+        with _kept_on_failure(destination):
+            texts = import_texts(sources, destination, limits=self._limits, progress=progress) if sources else []
+            if pasted.strip():
+                texts.append(write_pasted(pasted, destination, name="pasted", limits=self._limits))
+            content = {
+                "owner": owner,
+                "pasted": pasted,
+                "sources": [
+                    {"path": str(item.path), "name": item.name, "encoding": item.encoding, "column": item.column}
+                    for item in sources
+                ],
+                "texts": [text.as_dict() for text in texts],
+            }
+            # As ASCII: lone surrogates, which UTF-8 has no place for, come back as they were.
+            write_atomically(folder / "upload.json", json.dumps(content, ensure_ascii=True).encode())
+        return Upload(upload_id, folder, sources, pasted, tuple(texts))
+
+    @staticmethod
+    def _content(folder: Path) -> Mapping[str, Any]:
+        try:
+            content = json.loads((folder / "upload.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def _size_of(path: Path, name: str) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise MissingFile(name, error.strerror or str(error)) from None
+
+
+@contextmanager
+def _kept_on_failure(folder: Path) -> Iterator[None]:
+    """Lets `folder` be written anew; what was there comes back when that fails."""
+    aside = folder.with_name(f"{folder.name}.before")
+    with explain_write_errors(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, aside)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if aside.exists():
+            os.replace(aside, folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,122 @@
+"""What a run will cost, found out by a few real steps on a copy of its model."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from textgen.config import TrainingSettings, update_settings
+from textgen.model.language_model import LanguageModel
+from textgen.text.corpus import StreamBatches
+from textgen.training.device import DeviceChoice
+from textgen.training.evaluation import evaluate
+from textgen.training.held_out import HeldOut
+from textgen.training.schedule import Horizon
+from textgen.training.trainer import Trainer
+
+_STEPS = 20
+_BYTES_PER_WEIGHT = 4
+# Tokens of held-out text that are read to see how fast they are.
+_PROBED_TOKENS = 4096
+_STREAMS = 16
+
+
+@dataclass(frozen=True)
+class TrainingEstimate:
+    """`seconds` and `passes` (over the text) are for the whole budget, evaluations included; early ends are not known.
+
+    `peak_bytes` is the most memory that the process (on a CUDA device: the device) has held; None where the system does
+    not tell. `checkpoint_bytes` is the size of one checkpoint that training can go on from: weights, their average, and
+    the optimizer's state. `disk_bytes` is what must be free: two of these, since the old one goes last, and the best.
+    """
+
+    tokens_per_second: float
+    steps: int
+    seconds: float
+    passes: float
+    evaluation_seconds: float
+    peak_bytes: int | None
+    checkpoint_bytes: int
+    disk_bytes: int
+
+
+def estimate_training(
+    model: LanguageModel,
+    batches: StreamBatches,
+    settings: TrainingSettings,
+    choice: DeviceChoice,
+    *,
+    held_out: Sequence[HeldOut] = (),
+    max_seconds: float = 5.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> TrainingEstimate:
+    """Times up to 20 steps, after one that warms up, for `max_seconds` at most (but one step in any case).
+
+    `model` is left as it is; `batches` is put back to where it was. Raises `InvalidSetting` when there is no budget and
+    `OutOfMemory` when the model cannot be trained here at all.
+    """
+    position = batches.position
+    horizon = Horizon.of(settings, steps_per_epoch=batches.windows_per_epoch / settings.accumulation)
+    probe = update_settings(settings, steps=_STEPS + 1, epochs=None, minutes=None)
+    if choice.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(choice.device)
+    try:
+        trainer = Trainer(copy.deepcopy(model), batches, probe, choice)
+        step_seconds = _seconds_per_step(trainer, max_seconds, clock)
+    finally:
+        batches.position = position
+    evaluation_seconds = sum(_evaluation_seconds(model, text, clock) for text in held_out)
+    # A budget in minutes is spent on evaluations too; they come on top of one in steps.
+    evaluating = evaluation_seconds * settings.evaluations
+    if horizon.unit == "seconds":
+        steps = max(1, int((horizon.length - evaluating) / step_seconds))
+        seconds = horizon.length
+    else:
+        steps = int(horizon.length)
+        seconds = steps * step_seconds + evaluating
+    tokens = batches.tokens_per_window * settings.accumulation
+    weights = model.num_parameters * _BYTES_PER_WEIGHT
+    # The average, the weights themselves, AdamW's two moments, and what training began with.
+    checkpoint = weights * (5 if settings.base_share else 4)
+    return TrainingEstimate(
+        tokens_per_second=tokens / step_seconds,
+        steps=steps,
+        seconds=seconds,
+        passes=steps * settings.accumulation / batches.windows_per_epoch,
+        evaluation_seconds=evaluation_seconds,
+        peak_bytes=_peak_bytes(choice.device),
+        checkpoint_bytes=checkpoint,
+        disk_bytes=2 * (checkpoint + weights),
+    )
+
+
+def _seconds_per_step(trainer: Trainer, max_seconds: float, clock: Callable[[], float]) -> float:
+    trainer.train_step()[0].item()
+    start, steps = clock(), 0
+    while steps < _STEPS and (steps == 0 or clock() - start < max_seconds):
+        trainer.train_step()[0].item()  # waits for the device
+        steps += 1
+    return max(1e-9, (clock() - start) / steps)
+
+
+def _evaluation_seconds(model: LanguageModel, text: HeldOut, clock: Callable[[], float]) -> float:
+    piece = text.ids[:_PROBED_TOKENS]
+    start = clock()
+    scored = evaluate(model, piece, chars=1, bytes=1, streams=_STREAMS, warmup=32)
+    return (clock() - start) * len(text.ids) / max(1, scored.tokens)
+
+
+def _peak_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)

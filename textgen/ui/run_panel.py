@@ -1,0 +1,341 @@
+"""The runs of the Train tab: watched, judged, used. Everything is drawn from what is on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+
+from textgen.errors import TextgenError
+from textgen.studio import Studio
+from textgen.ui.i18n import LANGUAGES, Language, known_language, say, say_error
+from textgen.ui.loss_plot import Curve, loss_plot
+from textgen.ui.people import People
+from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
+from textgen.ui.run_html import command_html, head_html, judge_html, samples_html
+from textgen.workshop import Person, RunView, Workshop
+
+_LOGGER = logging.getLogger(__name__)
+# Fifty open pages that follow one run ask for less than half a core.
+LOOK_SECONDS = 2.0
+_MOST_COMPARED = 4
+_VERBS = ("pause", "stop_keep", "resume", "discard", "earlier", "later")
+
+
+class RunPanel:
+    """Builds the panel inside the current column."""
+
+    def __init__(
+        self,
+        studio: Studio,
+        workshop: Workshop,
+        people: People,
+        i18n: gr.I18n,
+        language: gr.Textbox,
+        started: gr.Textbox,
+    ) -> None:
+        self._studio = studio
+        self._workshop = workshop
+        self._people = people
+        self._language = language
+        self._build(i18n)
+        self._wire(started)
+
+    def _build(self, i18n: gr.I18n) -> None:
+        self._timer = gr.Timer(LOOK_SECONDS, active=False)
+        # What the page shows already: it is told nothing twice.
+        self._seen = gr.Textbox("", visible=False)
+        # Which run it shows; page.js presses the button when somebody comes back to a page that has gone quiet.
+        self._shown = gr.Textbox("", visible=False)
+        self._look_again = gr.Button(visible="hidden", elem_id="look-again")
+        self._run = gr.Dropdown(
+            [], label=i18n("runs"), info=i18n("runs_info"), elem_id="run", interactive=True, **CHANGING_CHOICES
+        )
+        self._head = gr.HTML("", elem_id="run-head")
+        with gr.Row(elem_classes="go-row", elem_id="run-verbs"):
+            self._verbs = {
+                name: gr.Button(i18n(name), elem_id=name.replace("_", "-"), size="sm", min_width=90, visible=False)
+                for name in _VERBS
+            }
+        self._status = gr.HTML("", elem_id="run-status")
+        with gr.Column(visible=False, elem_id="run-details") as self._details:
+            self._build_details(i18n)
+
+    def _build_details(self, i18n: gr.I18n) -> None:
+        self._plot = gr.HTML("", elem_id="run-plot")
+        with gr.Row(elem_id="plot-options"):
+            self._scale = gr.Radio(
+                [(i18n("scale_linear"), "linear"), (i18n("scale_log"), "log")],
+                value="linear",
+                label=i18n("scale"),
+                elem_id="plot-scale",
+                min_width=150,
+            )
+            self._smoothing = gr.Slider(
+                0.0,
+                0.98,
+                value=0.8,
+                step=0.02,
+                label=i18n("smoothing"),
+                info=i18n("smoothing_info"),
+                elem_id="plot-smoothing",
+                min_width=150,
+            )
+            self._compared = gr.Dropdown(
+                [],
+                multiselect=True,
+                max_choices=_MOST_COMPARED,
+                label=i18n("compare"),
+                info=i18n("compare_info"),
+                elem_id="compare",
+                **CHANGING_CHOICES,
+                min_width=170,
+            )
+        self._judge = gr.HTML("", elem_id="run-judge")
+        self._samples = gr.HTML("", elem_id="run-samples")
+        with gr.Accordion(i18n("prompts"), open=False, elem_classes="fold", elem_id="fold-prompts"):
+            self._prompts = gr.Textbox(
+                label=i18n("prompts"), info=i18n("prompts_info"), lines=2, max_lines=6, elem_id="run-prompts"
+            )
+            self._change_prompts = gr.Button(i18n("prompts_change"), size="sm", elem_id="change-prompts")
+        with gr.Row(elem_classes="go-row", elem_id="run-use"):
+            self.try_it = gr.Button(i18n("try_it"), variant="primary", elem_id="try-it", visible=False)
+            self._download = gr.Button(i18n("download"), elem_id="download", visible=False)
+            self._file = gr.DownloadButton(visible="hidden", elem_id="download-file")
+        with gr.Accordion(i18n("fold_more"), open=False, elem_classes="fold", elem_id="fold-more"):
+            with gr.Row():
+                self._minutes = gr.Number(5, label=i18n("longer_minutes"), elem_id="longer-minutes")
+                self._longer = gr.Button(i18n("longer"), elem_id="longer")
+            with gr.Row():
+                self._title = gr.Textbox(label=i18n("title"), max_lines=1, elem_id="run-title")
+                self._rename = gr.Button(i18n("rename"), elem_id="rename")
+            self._command = gr.HTML("", elem_id="run-command")
+
+    @property
+    def run(self) -> gr.Dropdown:
+        """Which run is shown; its value is the run's id."""
+        return self._run
+
+    def _wire(self, started: gr.Textbox) -> None:
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        asked = [self._language, self._run, self._compared, self._scale, self._smoothing]
+        shown = [
+            self._run,
+            self._compared,
+            self._head,
+            *self._verbs.values(),
+            self._plot,
+            self._judge,
+            self._samples,
+            self.try_it,
+            self._download,
+            self._command,
+            self._details,
+            self._shown,
+            self._timer,
+            self._seen,
+        ]
+        self._timer.tick(self.look, [*asked, self._seen], shown, **quiet)
+        # For whoever opens the page, comes back to the tab or wants to see something else.
+        self.refreshing = {"fn": self.look, "inputs": asked, "outputs": shown, **quiet}
+        changes = [self._run.input, self._compared.input, self._scale.input, self._look_again.click]
+        gr.on(changes, **self.refreshing)
+        self._smoothing.change(**self.refreshing, trigger_mode="always_last")
+        self._shown.change(self.choose, [self._shown], [self._prompts, self._title, self._status], **quiet)
+        started.change(self.follow, [self._language, started, *asked[2:]], shown, **quiet)
+        for name, button in self._verbs.items():
+            asked_for = [self._language, self._run]
+            done = button.click(
+                self._verb(name), asked_for, [self._status], js=_sure() if name == "discard" else None, **quiet
+            )
+            done.then(**self.refreshing)
+        longer = self._longer.click(self.longer, [self._language, self._run, self._minutes], [self._status], **quiet)
+        renamed = self._rename.click(self.rename, [self._language, self._run, self._title], [self._status], **quiet)
+        for event in (longer, renamed):
+            event.then(**self.refreshing)
+        self._change_prompts.click(
+            self.change_prompts, [self._language, self._run, self._prompts], [self._status], **quiet
+        )
+        made = self._download.click(
+            self.archive, [self._language, self._run], [self._file, self._status], api_visibility="private"
+        )
+        # The button behind the button has its file a moment later.
+        saved = (
+            "() => { if (!document.querySelector('#run-status .problem')) window.textgenDownload('download-file'); }"
+        )
+        made.then(None, None, None, js=saved, api_visibility="private")
+
+    def look(
+        self,
+        request: gr.Request,
+        language_name: str,
+        run: str | None,
+        compared: list[str] | None,
+        scale: str,
+        smoothing: float,
+        seen: str = "",
+    ) -> list[Any]:
+        """Updates of whatever has changed since the page saw it; all of them when it does not say what it saw."""
+        language, person = known_language(language_name), self._people.of(request)
+        views = self._workshop.runs(person)
+        view = next((view for view in views if view.run_id == run), views[0] if views else None)
+        others = [other for other in views if other.run_id in (compared or []) and other is not view][:_MOST_COMPARED]
+        options = (language, scale, round(float(smoothing or 0.0), 2))
+        mark = self._workshop.mark(views, [view, *others] if view else [], options)
+        if mark == seen:
+            return [gr.skip()] * (13 + len(_VERBS))
+        choices = [(f"{each.title} · {say(f'state_{each.state}', language)}", each.run_id) for each in views]
+        timer = gr.Timer(active=any(each.is_active for each in views))
+        if view is None:
+            empty = f'<p class="hint">{say("no_runs", language)}</p>'
+            hidden = [gr.Button(visible=False)] * len(_VERBS)
+            unused = [gr.Button(visible=False)] * 2
+            nothing = [gr.Dropdown([], value=None), gr.Dropdown([]), empty, *hidden, "", "", "", *unused, ""]
+            return [*nothing, gr.Column(visible=False), "", timer, mark]
+        drawn = self._workshop.remembered(
+            ("drawn", mark, view.run_id), lambda: self._drawn(view, others, language, scale, options[2])
+        )
+        head, plot, judge, samples, command = drawn
+        usable = self._workshop.checkpoint(view) is not None
+        return [
+            # A look that was under way while somebody chose another run must not undo that.
+            gr.Dropdown(choices) if run == view.run_id else gr.Dropdown(choices, value=view.run_id),
+            gr.Dropdown([choice for choice in choices if choice[1] != view.run_id]),
+            head,
+            *(gr.Button(visible=name in _allowed(view)) for name in _VERBS),
+            plot,
+            judge,
+            samples,
+            gr.Button(visible=usable),
+            gr.Button(visible=usable),
+            command,
+            gr.Column(visible=True),
+            view.run_id,
+            timer,
+            mark,
+        ]
+
+    def follow(self, request: gr.Request, language_name: str, run: str, *options: Any) -> list[Any]:
+        """Shows a run that was just started."""
+        if not run:
+            return [gr.skip()] * (13 + len(_VERBS))
+        return self.look(request, language_name, run, *options)
+
+    def _drawn(
+        self, view: RunView, others: Sequence[RunView], language: Language, scale: str, smoothing: float
+    ) -> tuple[str, str, str, str, str]:
+        history = self._workshop.history(view)
+        curves = [Curve(view.title, list(history.losses), list(history.held_out))]
+        for other in others:
+            theirs = self._workshop.history(other)
+            curves.append(Curve(other.title, list(theirs.losses), list(theirs.held_out)))
+        return (
+            head_html(view, history, language),
+            loss_plot(curves, language, logarithmic=scale == "log", smoothing=smoothing),
+            judge_html(history, self._workshop.verdict(history), language),
+            samples_html(list(history.samples), language),
+            command_html(self._workshop.command(view, own_machine=not self._people.shared), language),
+        )
+
+    def choose(self, request: gr.Request, run: str | None) -> tuple[Any, Any, str]:
+        """What can be edited of a run: its sample prompts and its title."""
+        try:
+            view = self._workshop.jobs.view(run or "", self._people.of(request))
+            prompts = view.folder.sample_prompts(view.folder.settings())
+        except TextgenError:
+            return "", "", ""
+        return "\n".join(prompts), view.title, ""
+
+    def _verb(self, name: str) -> Callable[..., str]:
+        jobs = self._workshop.jobs
+        verbs: dict[str, Callable[[str, Person], Any]] = {
+            "pause": jobs.pause,
+            "stop_keep": jobs.stop,
+            "resume": jobs.resume,
+            "discard": jobs.discard,
+            "earlier": lambda run, person: jobs.move(run, -1, person),
+            "later": lambda run, person: jobs.move(run, 1, person),
+        }
+
+        def act(request: gr.Request, language_name: str, run: str | None) -> str:
+            if not run:  # thought better of it
+                return ""
+            return self._told(language_name, lambda: verbs[name](run, self._people.of(request)))
+
+        return act
+
+    def longer(self, request: gr.Request, language_name: str, run: str | None, minutes: float | None) -> str:
+        """Trains a run for some minutes more."""
+
+        def act() -> None:
+            self._workshop.longer(run or "", minutes, self._people.of(request))
+
+        return self._told(language_name, act)
+
+    def rename(self, request: gr.Request, language_name: str, run: str | None, title: str | None) -> str:
+        """Gives a run another title."""
+        return self._told(
+            language_name, lambda: self._workshop.jobs.rename(run or "", title or "", self._people.of(request))
+        )
+
+    def change_prompts(self, request: gr.Request, language_name: str, run: str | None, prompts: str | None) -> str:
+        """Lets samples begin with something else from the next evaluation on."""
+        lines = [line for line in (prompts or "").split("\n") if line.strip()] or [""]
+
+        def act() -> None:
+            self._workshop.change_prompts(run or "", lines, self._people.of(request))
+
+        return self._told(language_name, act, done="prompts_changed")
+
+    def archive(self, request: gr.Request, language_name: str, run: str | None) -> tuple[Any, str]:
+        """Makes the zip that is downloaded next."""
+        language, person = known_language(language_name), self._people.of(request)
+        try:
+            with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+                made = self._workshop.archive(run or "", person, Path(folder))
+                # Gradio deletes what is in its cache after a day.
+                path = save_file_to_cache(made, self._file.GRADIO_CACHE)
+        except Exception as error:
+            if not isinstance(error, TextgenError):
+                _LOGGER.exception("a model could not be packed")
+            return gr.skip(), error_html(say_error(error, language))
+        return gr.DownloadButton(value=path), status_html(say("downloading", language))
+
+    def _told(self, language_name: str, act: Callable[[], Any], *, done: str = "") -> str:
+        language = known_language(language_name)
+        try:
+            act()
+        except Exception as error:
+            if not isinstance(error, TextgenError):
+                _LOGGER.exception("a run could not be changed")
+            return error_html(say_error(error, language))
+        finally:
+            self._workshop.forget()
+        return status_html(say(done, language)) if done else ""
+
+
+def _allowed(view: RunView) -> set[str]:
+    """The verbs that mean something for a run as it is."""
+    allowed = {"discard"}
+    if view.is_active:
+        allowed |= {"pause", "stop_keep"}
+    if view.position is not None:
+        allowed |= {"earlier", "later"}
+    if view.state in ("paused", "interrupted", "failed", "stopped"):
+        allowed.add("resume")
+    if view.state in ("paused", "interrupted"):
+        allowed.add("stop_keep")
+    return allowed
+
+
+def _sure() -> str:
+    """JavaScript that asks before a run is discarded; without a run in the answer nothing happens."""
+    english, chinese = (json.dumps(say("discard_sure", language)) for language in LANGUAGES)
+    question = f"document.documentElement.lang.startsWith('zh') ? {chinese} : {english}"
+    return f"(language, run) => [language, confirm({question}) ? run : '']"

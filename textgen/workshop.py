@@ -1,0 +1,284 @@
+"""The façade of training: text comes in, runs are started and followed. What trains are processes of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
+from textgen.errors import InvalidSetting, NotFound, TextgenError
+from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.manager import JobManager
+from textgen.jobs.people import EVERYBODY, Person
+from textgen.jobs.run_folder import resolve_checkpoint
+from textgen.jobs.run_history import HistoryReader, RunHistory
+from textgen.jobs.run_view import RunView
+from textgen.jobs.uploads import Upload, UploadStore
+from textgen.limits import Limits
+from textgen.model.checkpoint import is_checkpoint, save_checkpoint
+from textgen.text.importing import FORMATS, ImportedText, VocabularyFit, vocabulary_fit
+from textgen.text.readers import open_text
+from textgen.training.presets import TextSurvey, preset_settings, survey_text
+from textgen.training.verdict import Verdict, verdict
+
+# The page knows this module only: what it shows of runs is had from here.
+__all__ = [
+    "EVERYBODY",
+    "FORMATS",
+    "ImportedText",
+    "Person",
+    "RunHistory",
+    "RunRequest",
+    "RunView",
+    "Upload",
+    "Verdict",
+    "VocabularyFit",
+    "Workshop",
+]
+
+_ESTIMATE_SECONDS = 300.0
+_FOLLOWED_RUNS = 64
+_REMEMBERED = 64
+_BUDGETS = TrainingBudget.model_fields.keys()
+_LOOK_SECONDS = 0.5
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What somebody asks for: a preset, perhaps a base, and settings that differ from the preset's.
+
+    `base` is a checkpoint or a run; None trains from nothing. `changes` are values of "text", "model" and "training".
+    """
+
+    preset: str = "quick"
+    base: Path | None = None
+    base_vocabulary: str = "keep"
+    sample_prompts: tuple[str, ...] = ("",)
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Workshop:
+    """Uploads and runs in the folder `runs`, trained on `device`."""
+
+    def __init__(
+        self,
+        runs: Path,
+        *,
+        device: str,
+        limits: Limits | None = None,
+        threads: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.jobs = JobManager(runs, device=device, limits=self.limits, threads=threads)
+        self.uploads = UploadStore(self.jobs.root, limits=self.limits)
+        self._device = device
+        self._readers: dict[str, HistoryReader] = {}
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._looked = -_LOOK_SECONDS
+        self._views: list[RunView] = []
+        self._made: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def settings(self, upload: Upload, request: RunRequest) -> RunSettings:
+        """The settings of the run that `request` asks for; raises `InvalidSetting` naming what is wrong."""
+        if not upload.files:
+            raise InvalidSetting("files", "none that can be read", "at least one file with text")
+        survey = self._survey(upload)
+        budget = parse_settings(TrainingBudget, _budget_of(request.changes.get("training", {})))
+        sections = preset_settings(request.preset, survey, base=request.base is not None, budget=budget)
+        # Rows of tables and pasted poems are documents; a few files are one text each.
+        if upload.documents > 2 * len(upload.files):
+            sections["text"] |= {"split": "blank-line", "heldout_by": "document"}
+        elif len(upload.files) > 1:
+            sections["text"] |= {"heldout_by": "file"}
+        if request.base is not None:
+            sections["text"] = {**sections["text"], "base_vocabulary": request.base_vocabulary}
+        for section, values in request.changes.items():
+            if _budget_of(values):
+                # One budget replaces another.
+                sections[section] = {name: sections[section][name] for name in sections[section].keys() - _BUDGETS}
+            sections[section] = {**sections[section], **values}
+        return parse_settings(
+            RunSettings,
+            {
+                "files": [str(path) for path in upload.files],
+                # Whoever trains may be in another folder.
+                "base": str(request.base.absolute()) if request.base is not None else None,
+                "sample_prompts": request.sample_prompts,
+                **sections,
+            },
+        )
+
+    def start(self, upload_id: str, request: RunRequest, person: Person, *, title: str = "") -> str:
+        """Queues a run on an upload, which becomes the run's own; returns its id. Raises errors of ours."""
+        upload = self.uploads.get(upload_id, person)
+        settings = self.settings(upload, request)
+        texts = [text.as_dict() for text in upload.texts]
+        try:
+            run_id = self.jobs.submit(
+                settings,
+                person=person,
+                title=title or (upload.texts[0].name if upload.texts else ""),
+                texts=upload.folder / "texts",
+                about={"texts": texts, "preset": request.preset},
+            )
+        except FileNotFoundError:  # another page of that person was quicker
+            raise NotFound("upload", upload_id, "") from None
+        self.uploads.remove(upload)
+        self.forget()
+        return run_id
+
+    def estimate(self, upload_id: str, request: RunRequest, person: Person) -> dict[str, Any]:
+        """Times some real steps in a process of its own: the figures of `textgen train --estimate --json`."""
+        upload = self.uploads.get(upload_id, person)
+        settings = self.settings(upload, request)
+        with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+            config = Path(folder) / "config.json"
+            config.write_text(settings.model_dump_json(), encoding="utf-8")
+            command = [sys.executable, "-m", "textgen", "train", "--config", str(config), "--device", self._device]
+            command += ["--out", str(self.jobs.root / "estimate"), "--estimate", "--json"]
+            try:
+                done = self.jobs.run_beside(command, _ESTIMATE_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise InvalidSetting(
+                    "files", "a text that takes minutes to prepare", "start without an estimate"
+                ) from None
+        try:
+            return dict(json.loads(done.stdout.splitlines()[-1]))
+        except (ValueError, IndexError):
+            raise TextgenError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no answer") from None
+
+    def fit(self, upload: Upload, base: Path) -> VocabularyFit:
+        """How well the vocabulary of a base fits a text."""
+        _, tokenizer = open_checkpoint(base, limits=self.limits)
+        return vocabulary_fit(
+            tokenizer, (block for path in upload.files for block in open_text(path, "utf-8").blocks())
+        )
+
+    def history(self, view: RunView) -> RunHistory:
+        """What a run has told so far."""
+        with self._lock:
+            if view.run_id not in self._readers and len(self._readers) >= _FOLLOWED_RUNS:
+                self._readers.pop(next(iter(self._readers)))
+            reader = self._readers.setdefault(view.run_id, HistoryReader(view.folder))
+            return reader.read()
+
+    def runs(self, person: Person) -> list[RunView]:
+        """The runs of a person; many pages that look at the same moment share one look at the disk."""
+        with self._lock:
+            if self._clock() - self._looked >= _LOOK_SECONDS:
+                self._views = self.jobs.runs(EVERYBODY)
+                self._looked = self._clock()
+            return [view for view in self._views if person.owns(view.owner)]
+
+    def forget(self) -> None:
+        """The next look is at the disk: somebody has changed something."""
+        with self._lock:
+            self._looked = -_LOOK_SECONDS
+
+    def mark(self, views: Sequence[RunView], shown: Sequence[RunView], options: Hashable) -> str:
+        """Changes whenever a page that shows these runs, one of them first, would look different."""
+        listed = [(view.run_id, view.title, view.state, view.position) for view in views]
+        files = [_versions(view) for view in shown]
+        return hashlib.blake2b(repr((listed, files, options)).encode(), digest_size=12).hexdigest()
+
+    def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for all pages that show the same."""
+        with self._lock:
+            if key in self._made:
+                return self._made[key]  # type: ignore[no-any-return]
+        value = make()
+        with self._lock:
+            self._made[key] = value
+            while len(self._made) > _REMEMBERED:
+                self._made.popitem(last=False)
+        return value
+
+    def longer(self, run_id: str, minutes: object, person: Person) -> None:
+        """Trains a run for some minutes more."""
+        budget = parse_settings(TrainingBudget, {"minutes": minutes})
+        budget.check_budget()
+        if budget.minutes is not None and budget.minutes > self.limits.max_run_minutes:
+            raise InvalidSetting("minutes", budget.minutes, f"at most {self.limits.max_run_minutes:g}")
+        self.jobs.resume(run_id, person, longer={"minutes": budget.minutes})
+
+    def verdict(self, history: RunHistory) -> Verdict:
+        """Whether it is still getting better."""
+        held_out = [(int(step), value) for step, value in history.held_out]
+        # A verdict is on nats per token.
+        losses = [(int(step), value / (history.tokens_per_char or 1.0)) for step, value in history.losses]
+        return verdict(held_out, losses)
+
+    def checkpoint(self, view: RunView) -> Path | None:
+        """The checkpoint that a run has so far: the best, else the last; None when there is none."""
+        found = resolve_checkpoint(view.folder.path)
+        # A run's own folder has a config.json too, which is none of a checkpoint.
+        return found if found != view.folder.path and is_checkpoint(found) else None
+
+    def archive(self, run_id: str, person: Person, folder: Path) -> Path:
+        """A zip of a run's checkpoint, at half the size, written into `folder`; `NotFound` when there is none yet."""
+        view = self.jobs.view(run_id, person)
+        found = self.checkpoint(view)
+        if found is None:
+            raise NotFound("checkpoint", view.title, "")
+        checkpoint, _ = open_checkpoint(found, limits=self.limits)
+        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in view.title).strip("-")[:60] or "model"
+        save_checkpoint(folder / name, checkpoint, weight_format="float16")
+        return Path(shutil.make_archive(str(folder / name), "zip", folder, name))
+
+    def command(self, view: RunView, *, own_machine: bool) -> tuple[str, str]:
+        """The command that does the same from the terminal, and the config file that it reads.
+
+        Whoever is not at their own machine gets the file's content to keep it, with the names of their own files.
+        """
+        where = view.folder.config if own_machine else "config.json"
+        content = view.folder.settings().model_dump(mode="json", exclude_none=True)
+        if not own_machine:
+            texts = view.folder.read_about().get("texts")
+            named = [str(text["name"]) for text in texts if text.get("path")] if isinstance(texts, list) else []
+            content["files"] = named or [Path(file).name for file in content["files"]]
+            content["base"] = Path(content["base"]).name if content.get("base") else None
+        return f"textgen train --config {shlex.quote(str(where))} --out my-run", json.dumps(
+            content, indent=2, ensure_ascii=False
+        )
+
+    def change_prompts(self, run_id: str, prompts: Sequence[str], person: Person) -> None:
+        """What samples of a run begin with from its next evaluation on."""
+        view = self.jobs.view(run_id, person)
+        update_settings(view.folder.settings(), sample_prompts=list(prompts))
+        view.folder.write_prompts(prompts)
+
+    def _survey(self, upload: Upload) -> TextSurvey:
+        blocks = (block for path in upload.files for block in open_text(path, "utf-8").blocks())
+        return survey_text(blocks, total_bytes=sum(path.stat().st_size for path in upload.files))
+
+
+def _budget_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in _BUDGETS}
+
+
+def _versions(view: RunView) -> list[tuple[int, int]]:
+    folder = view.folder
+    return [_version(path) for path in (folder.status, folder.metrics, folder.samples, folder.best, folder.last)]
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)
