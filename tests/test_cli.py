@@ -672,6 +672,20 @@ def test_an_export_is_half_the_size_and_nearly_the_same(cli: Cli, trained_run: P
     assert scores[1] == scores[2]
 
 
+def test_an_export_may_be_spread_over_small_files(cli: Cli, trained_run: Path) -> None:
+    assert cli("export", "--checkpoint", trained_run, "--out", "whole").status == 0
+    assert cli("export", "--checkpoint", trained_run, "--out", "spread", "--max-file-mb", "0.02").status == 0
+    assert len(list(Path("spread").glob("model-*-of-*.safetensors"))) > 1
+    texts = [
+        cli("generate", "--checkpoint", name, "--prompt", "The ", "--seed", "1", "--max-new-tokens", "20").out
+        for name in ("whole", "spread")
+    ]
+    assert texts[0] == texts[1] != ""
+    wrong = cli("export", "--checkpoint", trained_run, "--out", "other", "--max-file-mb", "0")
+    assert wrong.status == 2
+    assert "max-file-mb" in wrong.err
+
+
 def test_work_that_fails_is_status_one(cli: Cli, trained_run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = cli("export", "--checkpoint", trained_run, "--out", "file/below")

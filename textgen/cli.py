@@ -165,6 +165,12 @@ def _add_export(verbs: Any) -> None:
     _add_checkpoint(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the copy")
     parser.add_argument("--full", action="store_true", help="keep fp32 instead of fp16")
+    parser.add_argument(
+        "--max-file-mb",
+        type=float,
+        metavar="X",
+        help="spread weights over files of at most so many megabytes (10 pushes without large-file support)",
+    )
     parser.set_defaults(run=commands.export)
 
 

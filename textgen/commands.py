@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -264,7 +265,15 @@ def export(options: argparse.Namespace) -> int:
     checkpoint, _ = open_checkpoint(options.checkpoint)
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise InvalidSetting("out", str(options.out), "a new or empty folder")
-    save_checkpoint(options.out, checkpoint, weight_format="float32" if options.full else "float16")
+    megabytes = options.max_file_mb
+    if megabytes is not None and not 0 < megabytes < math.inf:
+        raise InvalidSetting("--max-file-mb", megabytes, "a number of megabytes above 0")
+    save_checkpoint(
+        options.out,
+        checkpoint,
+        weight_format="float32" if options.full else "float16",
+        max_file_bytes=None if megabytes is None else int(megabytes * 1e6),
+    )
     size = sum(path.stat().st_size for path in options.out.iterdir())
     _write_line(f"{size / 1e6:.1f} MB in {options.out}")
     return 0

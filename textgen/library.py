@@ -15,7 +15,8 @@ from typing import Generic, TypeVar
 
 from textgen.errors import EngineClosed, MissingFile
 from textgen.files import recover_folder
-from textgen.model.checkpoint import CONFIG, COPY_INDEX, WEIGHTS
+from textgen.model.checkpoint import CONFIG, COPY_INDEX
+from textgen.model.weights import weight_files
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ def checkpoint_version(folder: Path) -> Hashable:
     """Changes whenever the checkpoint in `folder` is replaced; raises `MissingFile`."""
     folder = recover_folder(folder)
     try:
-        files = [(folder / name).stat() for name in (CONFIG, WEIGHTS)]
+        files = [path.stat() for path in (folder / CONFIG, *weight_files(folder))]
         files += [path.stat() for path in (folder / COPY_INDEX,) if path.exists()]
     except OSError as error:
         raise MissingFile(str(error.filename), error.strerror or str(error)) from None

@@ -7,8 +7,13 @@ import torch
 from torch import nn
 
 from textgen.model.cells import LSTM, CellState, RecurrentLayer, UpdateGateLSTM, cell_types, segments
+from textgen.model.lstm_window import lstm_window
 
 CELLS = sorted(cell_types())
+
+
+def _fast_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def build(name: str, input_size: int = 5, hidden_size: int = 7) -> RecurrentLayer:
@@ -163,3 +168,40 @@ def test_segments_cut_where_any_row_resets() -> None:
     resets[0, 2] = resets[1, 5] = resets[1, 0] = True
     assert list(segments(resets)) == [(0, 2), (2, 5), (5, 6)]
     assert list(segments(torch.zeros(2, 6, dtype=torch.bool))) == [(0, 6)]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_written_out_lstm_window_agrees_with_the_equations(batch: int, dtype: torch.dtype) -> None:
+    layer = build("lstm", 6, 16)
+    inputs = torch.randn(batch, 9, 6, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    h, c = (part.requires_grad_() for part in random_state(layer, batch))
+    wanted = [inputs, h, c, *layer.parameters()]
+    outputs, hidden, cell = lstm_window(inputs, h, c, layer.gate_weights(), dtype)
+    slow, slow_state = step_by_step(layer, inputs, (h, c))
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    results = []
+    for found, last in ((outputs.float(), (hidden, cell)), (slow, slow_state)):
+        loss = found.square().sum() + (last[0] * 0.3).sum() + last[1].square().sum()
+        results.append([found, *last, *torch.autograd.grad(loss, wanted)])
+    for fast, right in zip(*results, strict=True):
+        assert relative_error(fast, right) < tolerance
+
+
+@pytest.mark.skipif(not _fast_bf16(), reason="this processor has no bf16 instructions")
+@pytest.mark.parametrize("hidden_size", [64, 1024, 1280])
+def test_bf16_gradients_are_right_at_every_width(hidden_size: int) -> None:
+    layer = LSTM(32, hidden_size)
+    layer.reset_parameters(torch.Generator().manual_seed(3))
+    inputs = torch.randn(4, 3, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    gradients = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            outputs, _ = layer(inputs, random_state(layer, 4))
+        gradients.append(torch.autograd.grad(outputs.float().square().sum(), [inputs, *layer.parameters()]))
+    for low, right in zip(*gradients, strict=True):
+        assert relative_error(low, right) < 0.03
+
+
+def relative_error(found: torch.Tensor, right: torch.Tensor) -> float:
+    return float(((found.float() - right).norm() / right.norm()).detach())

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from textgen.config import DeviceName, ModelSettings, PrecisionName
 from textgen.errors import InvalidSetting
@@ -97,6 +98,21 @@ def test_kernels_that_refuse_bf16_mean_fp32(model: LanguageModel, monkeypatch: p
 
     monkeypatch.setattr("textgen.training.device.autocast", refuse)
     assert choose_precision("auto", model, batch_size=4, window=4, clock=scripted_clock(1.0, 2.0)) == torch.float32
+
+
+def test_kernels_whose_gradients_are_wrong_mean_fp32(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: list[RemovableHandle] = []
+
+    def lying(_: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+        while wrong:
+            wrong.pop().remove()
+        if precision == torch.bfloat16:
+            wrong.append(model.output_bias.register_hook(lambda gradient: 1.2 * gradient))
+        return nullcontext()
+
+    monkeypatch.setattr("textgen.training.device.autocast", lying)
+    clock = scripted_clock(1.0, 2.0, 1.0, 2.0)
+    assert choose_precision("auto", model, batch_size=4, window=4, clock=clock) == torch.float32
 
 
 def test_autocast_changes_products_only_where_asked() -> None:

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from textgen.model.lstm_window import lstm_window
+
 CellState = tuple[Tensor, ...]
+
+# Hidden units from which oneDNN's bf16 LSTM has been seen to give wrong gradients.
+_FUSED_BF16_BELOW = 1024
 
 
 class GateWeights(NamedTuple):
@@ -131,6 +136,27 @@ class LSTM(_FusedLayer):
     state_names = ("h", "c")
     num_gates = 4
     module = nn.LSTM
+
+    def forward(
+        self, inputs: Tensor, state: CellState, *, recurrent_weight: Tensor | None = None
+    ) -> tuple[Tensor, CellState]:
+        if not self._written_out(inputs):
+            return super().forward(inputs, state, recurrent_weight=recurrent_weight)
+        weights = self.gate_weights()
+        if recurrent_weight is not None:
+            weights = weights._replace(hidden=recurrent_weight)
+        outputs, *after = lstm_window(inputs, state[0], state[1], weights, torch.bfloat16)
+        return outputs, tuple(after)
+
+    def _written_out(self, inputs: Tensor) -> bool:
+        """Whether the fused layer's gradient would be wrong, see `lstm_window`."""
+        return (
+            inputs.device.type == "cpu"
+            and self.hidden_size >= _FUSED_BF16_BELOW
+            and torch.is_grad_enabled()
+            and torch.is_autocast_enabled("cpu")
+            and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        )
 
     def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         hidden, cell = state

@@ -1,7 +1,7 @@
 """A checkpoint: one self-describing folder, read without trusting it.
 
 config.json             format, version, architecture, tokenizer hash, weight format, lineage, figures
-model.safetensors       the weights
+model.safetensors       the weights; large ones may lie in several files, see `textgen.model.weights`
 tokenizer.model         the SentencePiece model
 generation_config.json  settings that suit the model
 README.md               the model card
@@ -12,29 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from textgen.config import GenerationSettings, ModelSettings, Settings, parse_settings
 from textgen.errors import BadCheckpoint, InvalidSetting
 from textgen.files import recover_folder, replace_folder
 from textgen.limits import Limits
 from textgen.model.language_model import LanguageModel
+from textgen.model.untrusted import read_file, read_json
+from textgen.model.weights import WeightFormat, read_weights, write_weights
 
 FORMAT = "textgen-checkpoint"
 FORMAT_VERSION = 1
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.model"
+CONFIG, TOKENIZER = "config.json", "tokenizer.model"
 GENERATION, CARD, COPY_INDEX = "generation_config.json", "README.md", "copy_index.bin"
-
-WeightFormat = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True)
@@ -63,13 +59,14 @@ def save_checkpoint(
     checkpoint: Checkpoint,
     *,
     weight_format: WeightFormat = "float32",
+    max_file_bytes: int | None = None,
     extra: Callable[[Path], None] | None = None,
 ) -> None:
     """Replaces `folder` by the checkpoint, atomically; `extra` may write further files into it.
 
+    Weights of more than `max_file_bytes` are spread over several files, see `write_weights`.
     Raises `CannotWrite`; what was there before then still is.
     """
-    dtype = torch.float16 if weight_format == "float16" else torch.float32
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -79,13 +76,10 @@ def save_checkpoint(
         "lineage": checkpoint.lineage,
         "figures": checkpoint.figures,
     }
-    weights = {name: _cast(tensor, dtype) for name, tensor in checkpoint.model.state_dict().items()}
 
     def fill(new: Path) -> None:
         (new / CONFIG).write_text(_json(config), encoding="utf-8")
-        save_file(weights, new / WEIGHTS)
-        # safetensors makes a file that only its owner can read; a model is for whoever may read its folder.
-        (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)
+        write_weights(new, checkpoint.model.state_dict(), weight_format, max_file_bytes=max_file_bytes)
         (new / TOKENIZER).write_bytes(checkpoint.tokenizer_bytes)
         (new / GENERATION).write_text(_json(checkpoint.generation.model_dump(mode="json")), encoding="utf-8")
         (new / CARD).write_text(checkpoint.card, encoding="utf-8")
@@ -106,16 +100,17 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits:
     folder = recover_folder(folder)
     config = _read_config(folder, limits)
     settings = _checked(ModelSettings, config["model"], CONFIG, "model")
-    tokenizer_bytes = _read(folder / TOKENIZER, limits.max_tokenizer_bytes)
+    tokenizer_bytes = read_file(folder / TOKENIZER, limits.max_tokenizer_bytes)
     if hashlib.sha256(tokenizer_bytes).hexdigest() != config["tokenizer_sha256"]:
         raise BadCheckpoint(TOKENIZER, "tokenizer_sha256", "the file is not the one that config.json names")
     generation = GenerationSettings()
     if (folder / GENERATION).exists():
-        values = _read_json(folder / GENERATION, limits)
+        values = read_json(folder / GENERATION, limits.max_config_bytes)
         generation = _checked(GenerationSettings, values, GENERATION, "")
-    weights = _read_weights(folder / WEIGHTS, settings, config["weight_format"], limits)
     with torch.device("meta"):
         model = LanguageModel(settings)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    weights = read_weights(folder, shapes, config["weight_format"], limits)
     model.load_state_dict(weights, assign=True)
     model.to(device)
     card, copy_index = folder / CARD, folder / COPY_INDEX
@@ -125,8 +120,8 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits:
         generation=generation,
         lineage=config["lineage"],
         figures=config["figures"],
-        card=_read(card, limits.max_config_bytes).decode("utf-8", "replace") if card.exists() else "",
-        copy_index=_read(copy_index, limits.max_copy_index_bytes) if copy_index.exists() else b"",
+        card=read_file(card, limits.max_config_bytes).decode("utf-8", "replace") if card.exists() else "",
+        copy_index=read_file(copy_index, limits.max_copy_index_bytes) if copy_index.exists() else b"",
     )
 
 
@@ -144,7 +139,7 @@ def is_checkpoint(folder: Path) -> bool:
 def _read_config(folder: Path, limits: Limits) -> dict[str, Any]:
     if not folder.is_dir():
         raise BadCheckpoint(str(folder), "folder", "there is no such folder")
-    config = _read_json(folder / CONFIG, limits)
+    config = read_json(folder / CONFIG, limits.max_config_bytes)
     if config.get("format") != FORMAT:
         raise BadCheckpoint(CONFIG, "format", f"{config.get('format')!r} is not {FORMAT!r}")
     version = config.get("format_version")
@@ -163,83 +158,8 @@ def _read_config(folder: Path, limits: Limits) -> dict[str, Any]:
     return config
 
 
-def _read_weights(path: Path, settings: ModelSettings, weight_format: str, limits: Limits) -> dict[str, Tensor]:
-    _check_size(path, limits.max_weights_bytes)
-    with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in LanguageModel(settings).state_dict().items()}
-    weights: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, framework="pt") as stream:
-            names = set(stream.keys())
-            for name in sorted(names ^ set(expected)):
-                raise BadCheckpoint(WEIGHTS, name, "unexpected tensor" if name in names else "tensor missing")
-            for name, shape in expected.items():
-                found = tuple(stream.get_slice(name).get_shape())
-                if found != shape:
-                    raise BadCheckpoint(WEIGHTS, name, f"shape {found} where config.json implies {shape}")
-                tensor = stream.get_tensor(name)
-                if str(tensor.dtype) != f"torch.{weight_format}":
-                    raise BadCheckpoint(WEIGHTS, name, f"{tensor.dtype} where config.json says {weight_format}")
-                if not bool(torch.isfinite(tensor).all()):
-                    raise BadCheckpoint(WEIGHTS, name, "holds values that are not finite numbers")
-                weights[name] = tensor.float()
-    except SafetensorError as error:
-        raise BadCheckpoint(WEIGHTS, "header", f"not a safetensors file ({error})") from None
-    return weights
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    tensor = tensor.detach().to("cpu")
-    if dtype == torch.float16:
-        # A weight beyond the range of fp16 would become infinite and the checkpoint unreadable.
-        limit = torch.finfo(torch.float16).max
-        tensor = tensor.clamp(-limit, limit)
-    return tensor.to(dtype).contiguous()
-
-
 def _json(values: object) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-
-
-def _check_size(path: Path, max_bytes: int) -> None:
-    if not path.is_file():
-        raise BadCheckpoint(path.name, "file", "missing")
-    _check_link(path)
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise BadCheckpoint(path.name, "size", f"{size} bytes, more than the {max_bytes} allowed")
-
-
-def _check_link(path: Path) -> None:
-    """Refuses a file outside its folder, which somebody else may have filled: it could be anything on this machine."""
-    folder, target = path.parent.resolve(), path.resolve()
-    # The cache of Hugging Face has snapshots/REVISION/file → ../../blobs/HASH.
-    in_cache = folder.parent.name == "snapshots" and target.parent == folder.parent.parent / "blobs"
-    if not target.is_relative_to(folder) and not in_cache:
-        raise BadCheckpoint(path.name, "link", "leads out of the folder")
-
-
-def _read(path: Path, max_bytes: int) -> bytes:
-    _check_size(path, max_bytes)
-    return path.read_bytes()
-
-
-def _read_json(path: Path, limits: Limits) -> dict[str, Any]:
-    data = _read(path, limits.max_config_bytes)
-    try:
-        values = json.loads(data, parse_float=_finite, parse_constant=_finite)
-    except (ValueError, RecursionError):
-        raise BadCheckpoint(path.name, "content", "not valid JSON") from None
-    if not isinstance(values, dict):
-        raise BadCheckpoint(path.name, "content", "not a JSON object")
-    return values
-
-
-def _finite(literal: str) -> float:
-    value = float(literal)
-    if not math.isfinite(value):
-        raise ValueError(f"{literal} is no number that JSON has")
-    return value
 
 
 def _checked(kind: type[Any], values: dict[str, Any], file: str, prefix: str) -> Any:
