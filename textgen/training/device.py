@@ -60,8 +60,8 @@ def choose_precision(
     """bf16 where it makes a training step at least a tenth faster and no less right than rounding allows.
 
     Processors without bf16 instructions emulate them up to a hundred times slower, and some kernels then refuse
-    outright, so a small product is tried before whole steps, which takes seconds. Others compute wrong gradients (see `lstm_window`), so
-    the two are compared too.
+    outright, so a small product is tried before whole steps, which takes seconds. Other kernels compute wrong gradients
+    (see `lstm_window`), so the two are compared too.
     """
     device = model.embedding.device
     if name != "auto":
