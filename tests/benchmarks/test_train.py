@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from textgen.benchmarks import train
+from textgen.config import ModelSettings
+
+
+def test_every_figure_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = {"embedding_size": 4, "vocab_size": 20, "batch_size": 2, "window": 3}
+    monkeypatch.setattr(train, "_SHAPES", {8: shape})
+    monkeypatch.setattr(train, "_PRODUCT", 16)
+    assert train.main(["--rounds", "1", "--seconds", "1"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["benchmark"] == "train"
+    assert figures["precision_8"] in ("float32", "bfloat16")
+    assert figures["tokens_per_second_8"] > 0
+    assert figures["share_of_peak_8"] >= 0
+    assert figures["gain_over_plain_8"] > 0
+
+
+def test_the_weights_of_a_stack_are_counted() -> None:
+    settings = ModelSettings(cell="lstm", vocab_size=20, embedding_size=4, hidden_size=8, num_layers=2)
+    assert train.weights_multiplied(settings) == 32 * (4 + 8) + 32 * (8 + 8) + 8 * 4 + 4 * 20
