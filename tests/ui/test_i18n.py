@@ -18,7 +18,7 @@ from textgen.limits import Limits
 from textgen.training.presets import PresetName
 from textgen.training.verdict import VerdictKind
 from textgen.ui.controls import PRESETS, controls
-from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error, texts
+from textgen.ui.i18n import Language, PageI18n, build_i18n, known_language, say, say_error, texts
 from textgen.ui.train_texts import EXPERT_FIELDS
 
 LANGUAGES: tuple[Language, Language] = ("en", "zh")
@@ -137,7 +137,16 @@ def test_browsers_get_both_names_of_chinese() -> None:
     translations = build_i18n().translations
     assert set(translations) >= {"en", "zh", "zh-CN"}
     assert translations["zh"] == translations["zh-CN"]
-    assert translations["en"].keys() == translations["zh"].keys() == texts().keys()
+    assert translations["en"].keys() == translations["zh"].keys()
+    assert [*translations["en"].values()] == [english for english, _ in texts().values()]
+
+
+def test_what_people_call_their_things_is_no_key() -> None:
+    i18n = build_i18n()
+    keys = set(i18n.translations["en"])
+    assert all(i18n(key).key in keys for key in texts())
+    assert keys.isdisjoint(texts())
+    assert all(key.startswith(PageI18n.KEY_PREFIX) for key in keys)
 
 
 @pytest.mark.parametrize(("name", "language"), [("zh", "zh"), ("en", "en"), ("fr", "en"), (None, "en"), (["zh"], "en")])

@@ -7,10 +7,12 @@ page names with every request. (Not in a cookie: inside the frame of a Space it 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Literal
 
 import gradio as gr
+from gradio.i18n import I18nData
 
 from textgen.errors import TextgenError
 from textgen.limits import Limits
@@ -29,11 +31,31 @@ def texts() -> dict[str, tuple[str, str]]:
     return {**page_texts(), **control_texts(), **train_texts()}
 
 
+class PageI18n(gr.I18n):
+    """The labels for the browser, by keys that no name of a file, a column or a model is taken for.
+
+    Gradio translates whatever equals a key, choices of dropdowns among it.
+    """
+
+    KEY_PREFIX = "textgen:"
+
+    def __init__(self, translations: Mapping[str, Mapping[str, str]]) -> None:
+        super().__init__(
+            **{
+                locale: {self.KEY_PREFIX + key: text for key, text in labels.items()}
+                for locale, labels in translations.items()
+            }
+        )
+
+    def __call__(self, key: str) -> I18nData:
+        return super().__call__(self.KEY_PREFIX + key)
+
+
 def build_i18n() -> gr.I18n:
     """The labels for the browser. Both zh and zh-CN are needed: browsers name either."""
     english = {key: pair[0] for key, pair in texts().items()}
     chinese = {key: pair[1] for key, pair in texts().items()}
-    return gr.I18n(**{"en": english, "zh": chinese, "zh-CN": chinese})
+    return PageI18n({"en": english, "zh": chinese, "zh-CN": chinese})
 
 
 def known_language(name: object) -> Language:
