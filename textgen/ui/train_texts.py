@@ -242,6 +242,13 @@ def _judge() -> dict[str, tuple[str, str]]:
             "The last samples copy nothing of eight tokens or more from the training text.",
             "最近的样例没有照抄训练文本（八个词元以上）。",
         ),
+        "evaluations_title": ("Through time, best in bold", "各次评估（最佳为粗体）"),
+        "evaluation_best": ("the best so far", "目前最佳"),
+        "column_step": ("Step", "步"),
+        "column_held_out": ("Held-out, nats/char", "留出，奈特/字符"),
+        "column_share": ("Copied sequences of 8 tokens", "照抄的八词元序列"),
+        "column_longest": ("Longest copied passage", "最长照抄片段"),
+        "copied_tokens": ("{tokens} tokens", "{tokens} 个词元"),
         "verdict_too_early": ("Too early to tell.", "现在下结论还早。"),
         "verdict_improving": ("It is still getting better.", "仍在改进。"),
         "verdict_flat": (
