@@ -25,6 +25,7 @@ from textgen.config import (
     TextSettings,
     TrainingSettings,
 )
+from textgen.errors import error_from_dict
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import RunFolder
 
@@ -683,6 +684,13 @@ def test_work_that_fails_is_status_one(cli: Cli, trained_run: Path, tmp_path: Pa
     result = cli("train", "--resume", "run")
     assert result.status == 1
     assert "train.bin" in result.err
+
+
+def test_with_json_what_is_wrong_is_told_in_json_too(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("some text")
+    result = cli("train", "text.txt", "--out", "run", "--base", "gone", "--steps", "3", "--json")
+    assert result.status == 2
+    assert str(error_from_dict(result.last_json["error"])) == result.err.strip()
 
 
 def test_the_parser_keeps_what_was_given_apart_from_defaults() -> None:

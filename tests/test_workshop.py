@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.grammar import make_text
 from textgen.cli import main
-from textgen.errors import InvalidSetting, NoRoom, NotFound, TextgenError
+from textgen.errors import BadCheckpoint, InvalidSetting, NoRoom, NotFound
 from textgen.jobs.run_folder import RunFolder
 from textgen.limits import Limits
 from textgen.model.checkpoint import load_checkpoint
@@ -451,5 +451,5 @@ class TestEstimate:
 
     def test_what_is_wrong_is_a_sentence(self, workshop: Workshop) -> None:
         upload = workshop.uploads.receive([], "Some words to learn.", ANNA)
-        with pytest.raises(TextgenError, match="gone, folder: there is no such folder"):
+        with pytest.raises(BadCheckpoint, match="gone, folder: there is no such folder"):
             workshop.estimate(upload.upload_id, RunRequest(base=Path("gone")), ANNA)

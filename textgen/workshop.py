@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
-from textgen.errors import InvalidSetting, NotFound, TextgenError
+from textgen.errors import InvalidSetting, NotFound, TextgenError, error_from_dict
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.manager import JobManager
 from textgen.jobs.people import EVERYBODY, Person
@@ -158,9 +158,13 @@ class Workshop:
                     "files", "a text that takes minutes to prepare", "start without an estimate"
                 ) from None
         try:
-            return dict(json.loads(done.stdout.splitlines()[-1]))
-        except (ValueError, IndexError):
-            raise TextgenError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no answer") from None
+            told = dict(json.loads(done.stdout.splitlines()[-1]))
+            if "error" not in told:
+                return told
+            error = error_from_dict(told["error"])
+        except (ValueError, TypeError, IndexError):
+            error = TextgenError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no answer")
+        raise error
 
     def fit(self, upload: Upload, base: Path) -> VocabularyFit:
         """How well the vocabulary of a base fits a text."""

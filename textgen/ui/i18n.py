@@ -18,6 +18,7 @@ from textgen.errors import TextgenError
 from textgen.limits import Limits
 from textgen.ui.control_texts import control_texts
 from textgen.ui.controls import controls
+from textgen.ui.phrases import in_chinese
 from textgen.ui.texts import page_texts
 from textgen.ui.train_texts import EXPERT_FIELDS, train_texts
 
@@ -68,6 +69,15 @@ def say(key: str, language: Language, **values: object) -> str:
     return texts()[key][0 if language == "en" else 1].format(**values)
 
 
+# Which params of an error are words of ours.
+_PHRASES = {
+    "invalid_setting": ("given", "allowed"),
+    "no_text": ("given", "needed"),
+    "not_found": ("known",),
+    "cannot_start": ("reason",),
+}
+
+
 def say_error(error: Exception, language: Language) -> str:
     """A sentence for an error, never a stack trace."""
     if not isinstance(error, TextgenError):
@@ -78,19 +88,26 @@ def say_error(error: Exception, language: Language) -> str:
     params = dict(error.params)
     if error.code == "invalid_setting":
         params["field"] = say_setting(str(params["field"]), language)
-        allowed = str(params["allowed"])
-        params["allowed"] = _in_chinese(allowed) if language == "zh" else _with_labels(allowed)
+        params["allowed"] = _with_labels(str(params["allowed"]), language)
+    if language == "zh":
+        params |= {name: in_chinese(str(params[name])) for name in _PHRASES.get(error.code, ()) if name in params}
     return say(key, language, **params)
 
 
 _OTHER_LABELS = {
     "prompt": "document",
     "model": "model",
-    "files": "document",
+    "files": "files",
+    "encoding": "again_encoding",
+    "base": "base",
+    "base_vocabulary": "vocabulary",
     "title": "title",
     "preset": "preset",
+    "budget": "minutes",
     "sample_prompts": "prompts",
+    "run": "runs",
     "runs": "runs",
+    "resume": "runs",
 }
 
 
@@ -104,44 +121,9 @@ def say_setting(field: str, language: Language) -> str:
     return say(label, language) if label else field
 
 
-_CHINESE_PHRASES = (
-    (r"(\d+) to (\d+) characters", r"\1 到 \2 个字符"),
-    (r"text files, or pasted text", "文本文件，或粘贴的文本"),
-    (r"at least one file with text", "至少一个有文本的文件"),
-    (r"at least one text file", "至少一个文本文件"),
-    (r"at most (\S+) MB at once", r"一次不超过 \1 MB"),
-    (r"one of steps, epochs and minutes", "训练时长"),
-    (r"a whole number from 0, or nothing", "不小于 0 的整数，或留空"),
-    (r"a whole number", "整数"),
-    (r"a number", "数字"),
-    (r"at most max_new_tokens \((\d+)\)", r"不超过长度（\1）"),
-    (r"a divisor of num_beams \((\d+)\)", r"能整除集束数（\1）的数"),
-    (r"lines such as (.+) or (.+)", r"形如 \1 或 \2 的行"),
-    (r"words that are one piece of the model's vocabulary", "在模型词表中为单个词元的词"),
-    (r"token ids from (\d+) to (\d+)", r"从 \1 到 \2 的词元编号"),
-    (
-        r"models with an index of their training text; textgen index makes one",
-        "带有训练文本索引的模型；可用命令 textgen index 生成",
-    ),
-    (r"at most (\S+) characters", r"最多 \1 个字符"),
-    (r"at most (\S+) items", r"最多 \1 项"),
-    (r"at most", "不超过"),
-    (r"at least", "不小于"),
-    (r"above", "大于"),
-    (r"below", "小于"),
-    (r" and ", "，且"),
-)
-
-
-def _with_labels(allowed: str) -> str:
+def _with_labels(allowed: str, language: Language) -> str:
     """The names of settings as the page calls them."""
     for control in controls(Limits()):
         if "_" in control.field:  # other names are words that may mean themselves
-            allowed = re.sub(rf"\b{control.field}\b", f"“{say(control.key, 'en')}”", allowed)
-    return allowed
-
-
-def _in_chinese(allowed: str) -> str:
-    for pattern, chinese in _CHINESE_PHRASES:
-        allowed = re.sub(pattern, chinese, allowed)
+            allowed = re.sub(rf"\b{control.field}\b", f"“{say(control.key, language)}”", allowed)
     return allowed
