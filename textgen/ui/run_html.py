@@ -112,9 +112,12 @@ def _facts(view: RunView, history: RunHistory, language: Language) -> str:
 
 
 def _foreseen(view: RunView, language: Language) -> list[str]:
-    """What was found out before training began."""
+    """What was known before training began."""
     about = view.folder.read_about()
     lines = []
+    lineage = about.get("lineage")
+    if isinstance(lineage, list) and lineage:
+        lines.append(say("run_base", language, bases=" ← ".join(map(str, lineage))))
     with suppress(KeyError, TypeError, ValueError):
         lines.append(estimate_text(about["estimate"], language))
     with suppress(KeyError, TypeError, ValueError):

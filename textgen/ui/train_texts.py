@@ -174,6 +174,7 @@ def _run() -> dict[str, tuple[str, str]]:
         "no_runs": ("No runs yet. Bring a text and press Start.", "还没有训练任务。请提供文本并点击开始。"),
         "compare": ("Compare with", "对比"),
         "compare_info": ("Lay other runs over this one.", "把其他训练叠加显示。"),
+        "run_base": ("Started from {bases}", "起点：{bases}"),
         "run_position": ("{position} in the queue", "队列第 {position} 位"),
         "run_figures": (
             "step {step} · pass {passes} · {rate} tokens/s · {left} left",
