@@ -214,7 +214,7 @@ class TestStart:
         first = workshop.start(upload.upload_id, RunRequest(base=trained_run), ANNA, title="First")
         folder = workshop.jobs.root / first
         assert RunFolder(folder).read_about()["lineage"] == ["tiny"]
-        again = workshop.start(second.upload_id, RunRequest(base=folder), ANNA)
+        again = workshop.start(second.upload_id, RunRequest(base=folder / "checkpoints" / "best"), ANNA)
         assert RunFolder(workshop.jobs.root / again).read_about()["lineage"] == ["First", "tiny"]
 
     def test_what_a_model_came_from_stands_in_its_checkpoint(

@@ -23,7 +23,7 @@ from textgen.errors import InvalidSetting, NotFound, TextgenError, error_from_di
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.manager import JobManager
 from textgen.jobs.people import EVERYBODY, Person
-from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
+from textgen.jobs.run_folder import RunFolder, resolve_checkpoint, run_of
 from textgen.jobs.run_history import HistoryReader, RunHistory
 from textgen.jobs.run_view import RunView
 from textgen.jobs.uploads import Upload, UploadStore
@@ -276,7 +276,8 @@ class Workshop:
 
 def _lineage(base: Path) -> list[str]:
     """What a base is called, and what it came from itself, the latest first: its run may be gone when that is shown."""
-    about = RunFolder(base).read_about()
+    folder = run_of(base)
+    about = RunFolder(folder).read_about()
     before = about.get("lineage")
     if not isinstance(before, list):
         before = []
@@ -286,7 +287,7 @@ def _lineage(base: Path) -> list[str]:
             while isinstance(lineage, dict) and isinstance(lineage.get("base"), dict):
                 before.append(lineage["base"].get("name"))
                 lineage = lineage["base"].get("lineage")
-    return [str(about.get("title") or base.name), *(str(name) for name in before if name)]
+    return [str(about.get("title") or folder.name), *(str(name) for name in before if name)]
 
 
 def _budget_of(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -193,8 +193,8 @@ def _evaluations_html(history: RunHistory, language: Language) -> str:
     names = ("column_step", "column_held_out", "column_share", "column_longest")
     heads = "".join(f'<th scope="col">{escape(say(name, language))}</th>' for name in names)
     title = escape(say("evaluations_title", language))
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<details class="evaluations" open><summary>{title}</summary>{table}</details>'
+    head = f"<caption>{title}</caption><thead><tr>{heads}</tr></thead>"
+    return f'<table class="evaluations">{head}<tbody>{rows}</tbody></table>'
 
 
 def _evaluation_row(step: float, figures: Mapping[str, Any], best: float | None, language: Language) -> str:
