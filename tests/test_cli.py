@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +22,14 @@ from textgen.config import (
     AdaptationSettings,
     GenerationSettings,
     ModelSettings,
+    RunSettings,
     Settings,
     TextSettings,
     TrainingSettings,
 )
+from textgen.errors import error_from_dict
 from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.manager import JobManager
 from textgen.jobs.run_folder import RunFolder
 
 SHAPE = ("--steps", "6", "--vocab-size", "300", "--embedding-size", "8", "--hidden-size", "8", "--device", "cpu")
@@ -699,6 +703,13 @@ def test_work_that_fails_is_status_one(cli: Cli, trained_run: Path, tmp_path: Pa
     assert "train.bin" in result.err
 
 
+def test_with_json_what_is_wrong_is_told_in_json_too(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("some text")
+    result = cli("train", "text.txt", "--out", "run", "--base", "gone", "--steps", "3", "--json")
+    assert result.status == 2
+    assert str(error_from_dict(result.last_json["error"])) == result.err.strip()
+
+
 def test_the_parser_keeps_what_was_given_apart_from_defaults() -> None:
     options = vars(build_parser().parse_args(["train", "a", "--window", "5", "--reset-at-document-ends"]))
     given = {name: value for name, value in options.items() if "." in name}
@@ -767,3 +778,38 @@ class TestRuns:
         assert result.status != 0
         assert sentence in result.err
         assert (runs / "tiny").is_dir()
+
+    @pytest.mark.slow
+    def test_a_run_that_trains_is_steered(self, small_text: Path, tmp_path: Path, cli: Cli) -> None:
+        settings = RunSettings(
+            files=(str(small_text),),
+            text=TextSettings(vocab_size=300, tokenizer="char"),
+            model=ModelSettings(embedding_size=8, hidden_size=12),
+            training=TrainingSettings(steps=10_000_000, batch_size=4, window=10, evaluations=10_000, precision="fp32"),
+        )
+        manager = JobManager(tmp_path / "runs", device="cpu", threads=1, niceness=0)
+        run_id = manager.submit(settings, title="Live")
+
+        def listed() -> dict[str, Any]:
+            (facts,) = json.loads(cli("runs", "--runs", manager.root, "--json").out)
+            return facts
+
+        def wait_for(state: str, *, beyond: int = 0) -> int:
+            deadline = time.monotonic() + 240
+            while (facts := listed())["state"] != state or (facts["step"] or 0) <= beyond:
+                assert time.monotonic() < deadline, facts
+                time.sleep(0.1)
+            return facts["step"]
+
+        try:
+            wait_for("running")
+            assert cli("runs", "pause", run_id, "--runs", manager.root).status == 0
+            paused = wait_for("paused")
+            resumed = cli("runs", "resume", run_id, "--runs", manager.root)
+            assert (resumed.status, resumed.err) == (0, "")
+            wait_for("running", beyond=paused)
+            assert cli("runs", "stop", run_id, "--runs", manager.root).status == 0
+            wait_for("stopped", beyond=paused)
+            assert open_checkpoint(manager.root / run_id)[0].figures["elapsed_seconds"] > 0
+        finally:
+            manager.discard(run_id)

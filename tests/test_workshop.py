@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from tests.grammar import make_text
 from textgen.cli import main
-from textgen.errors import InvalidSetting, NoRoom, NotFound, TextgenError
+from textgen.errors import BadCheckpoint, InvalidSetting, NoRoom, NotFound
+from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import RunFolder
 from textgen.limits import Limits
-from textgen.model.checkpoint import load_checkpoint
+from textgen.model.checkpoint import load_checkpoint, save_checkpoint
 from textgen.workshop import EVERYBODY, Person, RunHistory, RunRequest, RunView, Upload, Workshop
 
 ANNA, BO = Person("anna"), Person("bo")
@@ -207,6 +208,23 @@ class TestStart:
             workshop.start(upload.upload_id, RunRequest(), BO)
         with pytest.raises(NotFound):
             workshop.estimate(upload.upload_id, RunRequest(), BO)
+
+    def test_a_run_knows_what_it_came_from(self, workshop: Workshop, upload: Upload, trained_run: Path) -> None:
+        second = workshop.uploads.receive([], make_text(characters=20_000), ANNA)
+        first = workshop.start(upload.upload_id, RunRequest(base=trained_run), ANNA, title="First")
+        folder = workshop.jobs.root / first
+        assert RunFolder(folder).read_about()["lineage"] == ["tiny"]
+        again = workshop.start(second.upload_id, RunRequest(base=folder / "checkpoints" / "best"), ANNA)
+        assert RunFolder(workshop.jobs.root / again).read_about()["lineage"] == ["First", "tiny"]
+
+    def test_what_a_model_came_from_stands_in_its_checkpoint(
+        self, workshop: Workshop, upload: Upload, trained_run: Path, tmp_path: Path
+    ) -> None:
+        checkpoint, _ = open_checkpoint(trained_run)
+        checkpoint.lineage["base"] = {"name": "plays", "lineage": {"base": {"name": "verse", "lineage": {}}}}
+        save_checkpoint(tmp_path / "tuned", checkpoint)
+        run_id = workshop.start(upload.upload_id, RunRequest(base=tmp_path / "tuned"), ANNA)
+        assert RunFolder(workshop.jobs.root / run_id).read_about()["lineage"] == ["tuned", "plays", "verse"]
 
     def test_a_new_run_is_seen_at_once(self, workshop: Workshop, upload: Upload) -> None:
         assert workshop.runs(ANNA) == []
@@ -451,5 +469,5 @@ class TestEstimate:
 
     def test_what_is_wrong_is_a_sentence(self, workshop: Workshop) -> None:
         upload = workshop.uploads.receive([], "Some words to learn.", ANNA)
-        with pytest.raises(TextgenError, match="gone, folder: there is no such folder"):
+        with pytest.raises(BadCheckpoint, match="gone, folder: there is no such folder"):
             workshop.estimate(upload.upload_id, RunRequest(base=Path("gone")), ANNA)

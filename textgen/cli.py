@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import json
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from textgen.errors import (
     NotText,
     TextgenError,
     UnreadableText,
+    error_as_dict,
 )
 from textgen.options import add_settings
 
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = options.run(options)
     except TextgenError as error:
         print(error, file=sys.stderr)
+        if getattr(options, "json", False):
+            print(json.dumps({"error": error_as_dict(error)}, ensure_ascii=False))
         return 2 if isinstance(error, _WRONG_INPUT) else 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -13,21 +13,22 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
-from textgen.errors import InvalidSetting, NotFound, TextgenError
+from textgen.errors import InvalidSetting, NotFound, TextgenError, error_from_dict
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.manager import JobManager
 from textgen.jobs.people import EVERYBODY, Person
-from textgen.jobs.run_folder import resolve_checkpoint
+from textgen.jobs.run_folder import RunFolder, resolve_checkpoint, run_of
 from textgen.jobs.run_history import HistoryReader, RunHistory
 from textgen.jobs.run_view import RunView
 from textgen.jobs.uploads import Upload, UploadStore
 from textgen.limits import Limits
-from textgen.model.checkpoint import is_checkpoint, save_checkpoint
+from textgen.model.checkpoint import is_checkpoint, read_model_settings, save_checkpoint
 from textgen.text.importing import FORMATS, ImportedText, VocabularyFit, vocabulary_fit
 from textgen.text.readers import open_text
 from textgen.training.presets import TextSurvey, preset_settings, survey_text
@@ -127,14 +128,16 @@ class Workshop:
         """Queues a run on an upload, which becomes the run's own; returns its id. Raises errors of ours."""
         upload = self.uploads.get(upload_id, person)
         settings = self.settings(upload, request)
-        texts = [text.as_dict() for text in upload.texts]
+        about: dict[str, Any] = {"texts": [text.as_dict() for text in upload.texts], "preset": request.preset}
+        if request.base is not None:
+            about["lineage"] = _lineage(request.base)
         try:
             run_id = self.jobs.submit(
                 settings,
                 person=person,
                 title=title or (upload.texts[0].name if upload.texts else ""),
                 texts=upload.folder / "texts",
-                about={"texts": texts, "preset": request.preset},
+                about=about,
             )
         except FileNotFoundError:  # another page of that person was quicker
             raise NotFound("upload", upload_id, "") from None
@@ -158,9 +161,13 @@ class Workshop:
                     "files", "a text that takes minutes to prepare", "start without an estimate"
                 ) from None
         try:
-            return dict(json.loads(done.stdout.splitlines()[-1]))
-        except (ValueError, IndexError):
-            raise TextgenError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no answer") from None
+            told = dict(json.loads(done.stdout.splitlines()[-1]))
+            if "error" not in told:
+                return told
+            error = error_from_dict(told["error"])
+        except (ValueError, TypeError, IndexError):
+            error = TextgenError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no answer")
+        raise error
 
     def fit(self, upload: Upload, base: Path) -> VocabularyFit:
         """How well the vocabulary of a base fits a text."""
@@ -265,6 +272,22 @@ class Workshop:
     def _survey(self, upload: Upload) -> TextSurvey:
         blocks = (block for path in upload.files for block in open_text(path, "utf-8").blocks())
         return survey_text(blocks, total_bytes=sum(path.stat().st_size for path in upload.files))
+
+
+def _lineage(base: Path) -> list[str]:
+    """What a base is called, and what it came from itself, the latest first: its run may be gone when that is shown."""
+    folder = run_of(base)
+    about = RunFolder(folder).read_about()
+    before = about.get("lineage")
+    if not isinstance(before, list):
+        before = []
+        with suppress(TextgenError):
+            _, config = read_model_settings(resolve_checkpoint(base))
+            lineage = config["lineage"]
+            while isinstance(lineage, dict) and isinstance(lineage.get("base"), dict):
+                before.append(lineage["base"].get("name"))
+                lineage = lineage["base"].get("lineage")
+    return [str(about.get("title") or folder.name), *(str(name) for name in before if name)]
 
 
 def _budget_of(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from textgen.studio import Studio
 from textgen.ui.build import about_model, backend_of, build_page, defaults_for
 from textgen.ui.controls import PAGE_DEFAULTS, controls
-from textgen.ui.i18n import say
+from textgen.ui.i18n import build_i18n, say
 
 
 def page_config(studio: Studio) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def test_every_control_has_a_name_and_a_sentence_of_help(studio: Studio, config:
     for control in controls(studio.limits):
         props = component(config, control.elem_id)
         for part, key in (("label", control.key), ("info", f"{control.key}_info")):
-            assert json.loads(str(props[part]).removeprefix("__i18n__"))["key"] == key
+            assert json.loads(str(props[part]).removeprefix("__i18n__"))["key"] == build_i18n()(key).key
             assert all(say(key, language) for language in ("en", "zh"))
 
 

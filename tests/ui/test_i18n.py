@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import string
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -11,14 +13,14 @@ import pytest
 
 import textgen.ui
 from textgen import errors
-from textgen.config import GenerationSettings, TextSettings
+from textgen.config import GenerationSettings, RunSettings, TextSettings, parse_settings
 from textgen.engine.requests import FinishReason
 from textgen.jobs.run_status import RunState
 from textgen.limits import Limits
 from textgen.training.presets import PresetName
 from textgen.training.verdict import VerdictKind
 from textgen.ui.controls import PRESETS, controls
-from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error, texts
+from textgen.ui.i18n import Language, PageI18n, build_i18n, known_language, say, say_error, texts
 from textgen.ui.train_texts import EXPERT_FIELDS
 
 LANGUAGES: tuple[Language, Language] = ("en", "zh")
@@ -137,7 +139,16 @@ def test_browsers_get_both_names_of_chinese() -> None:
     translations = build_i18n().translations
     assert set(translations) >= {"en", "zh", "zh-CN"}
     assert translations["zh"] == translations["zh-CN"]
-    assert translations["en"].keys() == translations["zh"].keys() == texts().keys()
+    assert translations["en"].keys() == translations["zh"].keys()
+    assert [*translations["en"].values()] == [english for english, _ in texts().values()]
+
+
+def test_what_people_call_their_things_is_no_key() -> None:
+    i18n = build_i18n()
+    keys = set(i18n.translations["en"])
+    assert all(i18n(key).key in keys for key in texts())
+    assert keys.isdisjoint(texts())
+    assert all(key.startswith(PageI18n.KEY_PREFIX) for key in keys)
 
 
 @pytest.mark.parametrize(("name", "language"), [("zh", "zh"), ("en", "en"), ("fr", "en"), (None, "en"), (["zh"], "en")])
@@ -173,8 +184,10 @@ def test_every_error_is_a_sentence_in_both_languages(error: errors.TextgenError)
     assert "{" not in chinese.replace("{number}", "")
     assert any("一" <= character <= "鿿" for character in chinese)
     params = placeholders(texts()[f"error_{error.code}"][1])
-    # A setting's name and bounds are said in Chinese too.
-    own = {"field", "allowed"} if error.code == "invalid_setting" else set()
+    # A setting's name and bounds are said in Chinese too, and what was found and needed.
+    own = {"invalid_setting": {"field", "allowed"}, "no_text": {"given", "needed"}, "not_found": {"known"}}.get(
+        error.code, set()
+    )
     assert all(str(error.params[name]) in chinese for name in params - own)
 
 
@@ -206,3 +219,62 @@ def test_settings_of_training_are_called_by_their_labels(field: str, english: st
     error = errors.InvalidSetting(field, "x", "1 to 80 characters")
     assert say_error(error, "en") == f"{english}: x was given; allowed: 1 to 80 characters."
     assert say_error(error, "zh") == f"{chinese}：给出的是 x；允许：1 到 80 个字符。"
+
+
+# Of what people do elsewhere: from the command line, with files of settings, in code.
+NOT_ON_THE_PAGE = {"address", "config", "device", "name", "out", "position", "resume", "state", "token id"}
+ENGLISH = re.compile(r"[A-Za-z]{2,}[ ,;]+[A-Za-z]{2,}")
+
+
+def sentences_on_settings() -> Iterator[errors.TextgenError]:
+    """Every `InvalidSetting` and `NoText` that the code below the page may raise, with 7 for every value."""
+
+    def text_of(node: ast.expr) -> str:
+        if isinstance(node, ast.Constant):
+            return str(node.value)
+        parts = node.values if isinstance(node, ast.JoinedStr) else []
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "7" for part in parts) or "7"
+
+    root = Path(textgen.ui.__path__[0]).parent
+    for path in [*root.glob("*.py"), *(root / "jobs").glob("*.py"), *(root / "text").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if name in ("InvalidSetting", "NoText") and path.name != "commands.py":
+                assert isinstance(node, ast.Call)
+                field, given, needed = map(text_of, node.args)
+                if field not in NOT_ON_THE_PAGE and name == "InvalidSetting":
+                    yield errors.InvalidSetting(field, given, needed)
+                elif name == "NoText":
+                    yield errors.NoText(field, given, needed)
+
+
+def test_no_english_is_left_in_what_a_chinese_page_says_on_settings() -> None:
+    sentences = {say_error(error, "zh"): str(error) for error in sentences_on_settings()}
+    assert len(sentences) > 25
+    assert {told: english for told, english in sentences.items() if ENGLISH.search(told)} == {}
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [
+        ("training", {"learning_rate": 0}, "学习率：给出的是 0；允许：大于 0.0。"),
+        ("training", {"batch_size": 70_000}, "批大小：给出的是 70000；允许：不超过 65536。"),
+        ("training", {"window": "x"}, "窗口：给出的是 x；允许：整数。"),
+        ("training", {"minutes": "x"}, "分钟：给出的是 x；允许：数字。"),
+        ("training", {"minutes": 1, "steps": 2}, "分钟：给出的是 steps、minutes；允许：步数、遍数、分钟三者之一。"),
+        ("text", {"vocab_size": 3}, "词元数：给出的是 3；允许：不小于 8。"),
+        ("text", {"split": ""}, "文档分隔：给出的是 ''；允许：至少 1 个字符。"),
+        ("model", {"cell": "x"}, "单元：给出的是 x；允许：'lstm'、'gru'、'rnn'、'update-gate-lstm' 之一。"),
+    ],
+)
+def test_what_is_wrong_with_a_training_setting_is_told_in_chinese(
+    section: str, values: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(errors.InvalidSetting) as caught:
+        parse_settings(RunSettings, {section: values})
+    assert say_error(caught.value, "zh") == expected
+
+
+def test_states_are_told_in_chinese() -> None:
+    error = errors.InvalidSetting("run", "one that is finished", "one that is failed, paused")
+    assert say_error(error, "zh") == "训练任务：给出的是 已完成的任务；允许：失败、已暂停的任务。"

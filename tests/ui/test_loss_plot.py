@@ -114,6 +114,35 @@ def test_the_axes_are_labelled_with_round_numbers() -> None:
     assert len(labels) < 20
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.92, 6.2, ["1", "1.5", "2", "3", "5"]),
+        (1.25, 4.2, ["1.2", "1.5", "2", "2.5", "3", "4"]),
+        (0.02, 7.0, ["0.03", "0.1", "0.3", "1", "3"]),
+        (0.5, 110.0, ["1", "3", "10", "30", "100"]),
+        (1.531, 1.579, ["1.54", "1.56", "1.58"]),
+        (1e-6, 1e6, ["1e-06", "0.0001", "0.01", "1", "100", "10000", "1e+06"]),
+    ],
+)
+def test_a_logarithmic_axis_has_round_numbers_that_stand_apart(low: float, high: float, expected: list[str]) -> None:
+    points = [(float(step), low * (high / low) ** (step / 20)) for step in range(21)]
+    picture = drawn(Curve("a", [], points), logarithmic=True)
+    labels = [item for item in picture.iter("text") if item.get("x") == "40.0"]
+    assert [item.text for item in labels] == expected
+    ys = [float(item.get("y", "nan")) for item in labels]
+    assert all(before - after > 20 for before, after in pairwise(ys))
+
+
+def test_every_other_label_of_the_steps_can_be_left_out() -> None:
+    picture = drawn(Curve("a", [], FALLING))
+    steps = [item for item in picture.iter("text") if item.text in ("0", "50", "100", "150", "200", "250")]
+    assert [item.get("class") for item in steps] == [None, "between"] * 3
+    last = drawn(Curve("a", [], [(0.0, 2.0), (100.0, 1.0)]))
+    (end,) = [item for item in last.iter("text") if item.text == "100"]
+    assert end.get("text-anchor") == "end"
+
+
 def test_the_first_moments_do_not_squeeze_the_rest() -> None:
     points = [(0.0, 500.0), *((float(step), 2.0 - step / 400) for step in range(1, 200))]
     ys = [y for _, y in line(drawn(Curve("a", points, [])), "training")]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -162,6 +164,15 @@ class TestHead:
         text = read(head_html(view("interrupted"), RunHistory(), language)).text
         assert say("run_interrupted", language) in text
 
+    def test_what_it_started_from(self, language: Language, tmp_path: Path) -> None:
+        folder = RunFolder(tmp_path / "run")
+        folder.path.mkdir()
+        run = replace(view("running"), folder=folder)
+        assert say("run_base", language, bases="") not in read(head_html(run, RunHistory(), language)).text
+        folder.write_about(lineage=[HOSTILE, "plays"])
+        told = say("run_base", language, bases=f"{HOSTILE} ← plays")
+        assert told in read(head_html(run, RunHistory(), language)).text
+
     def test_nothing_escapes(self, language: Language) -> None:
         failed = view("failed", title=HOSTILE, **error_details(HoldsNoText(HOSTILE)))
         text = read(head_html(failed, RunHistory(), language)).text
@@ -245,6 +256,61 @@ class TestJudgement:
         told = judged(copied_share=0.25, longest_text=f"{HOSTILE}\n\n  and on")
         assert say("judge_copied", language, share="25.0%", longest=f"{HOSTILE} and on") in told
         assert len(judged(copied_share=0.25, longest_text="long " * 1000)) < 600
+
+    def test_every_evaluation_is_told_with_what_it_copied(self, language: Language) -> None:
+        def sample(step: int, tokens: int, text: str, share: float) -> dict[str, Any]:
+            memorization = {"copied_share": share, "longest_text": text, "longest_tokens": tokens}
+            return {"step": step, "samples": ["a"], "memorization": memorization}
+
+        history = RunHistory(
+            held_out=[(100.0, 3.0), (200.0, 2.0), (1300.0, 2.25)],
+            samples=[
+                sample(0, 9, "before", 0.5),
+                sample(100, 0, "", 0.0),
+                sample(200, 12, HOSTILE, 0.034),
+                sample(1300, 40, "x" * 500, 0.25),
+            ],
+        )
+        html = judge_html(history, Verdict("overfitting", 200), language)
+        text = read(html).text
+        table = text[text.index(say("column_longest", language)) :]
+        told = [say("copied_tokens", language, tokens=tokens) for tokens in (12, 40)]
+        parts = [
+            "100",
+            "3.000",
+            "0 %",
+            "–",
+            "200",
+            "2.000",
+            "3.4 %",
+            told[0],
+            HOSTILE,
+            "1,300",
+            "2.250",
+            "25 %",
+            told[1],
+        ]
+        places = [table.index(part) for part in parts]
+        assert places == sorted(places)
+        assert "before" not in table
+        assert len(html) < 2_500
+        assert html.count("<tr class=") == 1
+
+    def test_of_many_evaluations_the_first_the_best_and_the_last_are_told(self, language: Language) -> None:
+        held_out = [(float(step), 2.0 + abs(step - 1_230) / 1_000) for step in range(10, 10_010, 10)]
+        html = judge_html(RunHistory(held_out=held_out), Verdict("improving"), language)
+        steps = re.findall('<th scope="row">(.*?)</th>', html)
+        assert 8 <= len(steps) <= 9
+        assert {"10", "1,230", "10,000"} <= set(steps)
+
+    @pytest.mark.parametrize("memorization", [None, [], {}, {"copied_share": "x"}, {"longest_tokens": []}])
+    def test_figures_that_are_missing_leave_their_places_empty(self, memorization: object, language: Language) -> None:
+        samples: list[Mapping[str, Any]] = [
+            {"step": step, "samples": ["a"], "memorization": memorization} for step in (10, 20)
+        ]
+        read(
+            judge_html(RunHistory(held_out=[(10.0, 3.0), (20.0, 2.0)], samples=samples), Verdict("flat", 10), language)
+        )
 
     def test_nothing_to_judge_is_nothing(self, language: Language) -> None:
         assert judge_html(RunHistory(), Verdict("too_early"), language) == ""

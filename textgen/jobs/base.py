@@ -12,6 +12,7 @@ from textgen.config import RunSettings
 from textgen.errors import BadCorpus
 from textgen.files import write_atomically
 from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.run_folder import run_of
 from textgen.model.checkpoint import Checkpoint
 from textgen.model.growth import with_vocabulary
 from textgen.model.language_model import LanguageModel
@@ -32,6 +33,11 @@ class Base:
     path: Path
     checkpoint: Checkpoint
     tokenizer: Tokenizer
+
+    @property
+    def name(self) -> str:
+        """Of a run the name of its folder, of any other checkpoint that of its own."""
+        return run_of(self.path).name
 
     def model_for(self, tokenizer: Tokenizer) -> LanguageModel:
         """The base's model, fitted to `tokenizer` where that is not its own."""

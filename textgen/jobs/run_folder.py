@@ -207,3 +207,11 @@ def resolve_checkpoint(path: Path) -> Path:
         if (recover_folder(candidate) / "config.json").is_file():
             return candidate
     return path
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint is of, or the checkpoint's own where it is of none."""
+    path = checkpoint.absolute()
+    if path.parent.name == "checkpoints" and (path.parents[1] / "config.json").is_file():
+        return path.parents[1]
+    return path

@@ -287,7 +287,7 @@ def _begin(
     lineage: dict[str, Any] = {"files": [Path(file).name for file in settings.files]}
     model = make_model(settings, corpus, base)
     if base is not None:
-        lineage["base"] = {"name": base.path.name, "lineage": base.checkpoint.lineage}
+        lineage["base"] = {"name": base.name, "lineage": base.checkpoint.lineage}
         write_kept(folder.corpus, base, corpus.tokenizer)
     model.to(device)
     training = settings.training

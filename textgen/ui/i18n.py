@@ -7,15 +7,18 @@ page names with every request. (Not in a cookie: inside the frame of a Space it 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Literal
 
 import gradio as gr
+from gradio.i18n import I18nData
 
 from textgen.errors import TextgenError
 from textgen.limits import Limits
 from textgen.ui.control_texts import control_texts
 from textgen.ui.controls import controls
+from textgen.ui.phrases import in_chinese
 from textgen.ui.texts import page_texts
 from textgen.ui.train_texts import EXPERT_FIELDS, train_texts
 
@@ -29,11 +32,31 @@ def texts() -> dict[str, tuple[str, str]]:
     return {**page_texts(), **control_texts(), **train_texts()}
 
 
+class PageI18n(gr.I18n):
+    """The labels for the browser, by keys that no name of a file, a column or a model is taken for.
+
+    Gradio translates whatever equals a key, choices of dropdowns among it.
+    """
+
+    KEY_PREFIX = "textgen:"
+
+    def __init__(self, translations: Mapping[str, Mapping[str, str]]) -> None:
+        super().__init__(
+            **{
+                locale: {self.KEY_PREFIX + key: text for key, text in labels.items()}
+                for locale, labels in translations.items()
+            }
+        )
+
+    def __call__(self, key: str) -> I18nData:
+        return super().__call__(self.KEY_PREFIX + key)
+
+
 def build_i18n() -> gr.I18n:
     """The labels for the browser. Both zh and zh-CN are needed: browsers name either."""
     english = {key: pair[0] for key, pair in texts().items()}
     chinese = {key: pair[1] for key, pair in texts().items()}
-    return gr.I18n(**{"en": english, "zh": chinese, "zh-CN": chinese})
+    return PageI18n({"en": english, "zh": chinese, "zh-CN": chinese})
 
 
 def known_language(name: object) -> Language:
@@ -46,6 +69,15 @@ def say(key: str, language: Language, **values: object) -> str:
     return texts()[key][0 if language == "en" else 1].format(**values)
 
 
+# Which params of an error are words of ours.
+_PHRASES = {
+    "invalid_setting": ("given", "allowed"),
+    "no_text": ("given", "needed"),
+    "not_found": ("known",),
+    "cannot_start": ("reason",),
+}
+
+
 def say_error(error: Exception, language: Language) -> str:
     """A sentence for an error, never a stack trace."""
     if not isinstance(error, TextgenError):
@@ -56,19 +88,26 @@ def say_error(error: Exception, language: Language) -> str:
     params = dict(error.params)
     if error.code == "invalid_setting":
         params["field"] = say_setting(str(params["field"]), language)
-        allowed = str(params["allowed"])
-        params["allowed"] = _in_chinese(allowed) if language == "zh" else _with_labels(allowed)
+        params["allowed"] = _with_labels(str(params["allowed"]), language)
+    if language == "zh":
+        params |= {name: in_chinese(str(params[name])) for name in _PHRASES.get(error.code, ()) if name in params}
     return say(key, language, **params)
 
 
 _OTHER_LABELS = {
     "prompt": "document",
     "model": "model",
-    "files": "document",
+    "files": "files",
+    "encoding": "again_encoding",
+    "base": "base",
+    "base_vocabulary": "vocabulary",
     "title": "title",
     "preset": "preset",
+    "budget": "minutes",
     "sample_prompts": "prompts",
+    "run": "runs",
     "runs": "runs",
+    "resume": "runs",
 }
 
 
@@ -82,44 +121,9 @@ def say_setting(field: str, language: Language) -> str:
     return say(label, language) if label else field
 
 
-_CHINESE_PHRASES = (
-    (r"(\d+) to (\d+) characters", r"\1 到 \2 个字符"),
-    (r"text files, or pasted text", "文本文件，或粘贴的文本"),
-    (r"at least one file with text", "至少一个有文本的文件"),
-    (r"at least one text file", "至少一个文本文件"),
-    (r"at most (\S+) MB at once", r"一次不超过 \1 MB"),
-    (r"one of steps, epochs and minutes", "训练时长"),
-    (r"a whole number from 0, or nothing", "不小于 0 的整数，或留空"),
-    (r"a whole number", "整数"),
-    (r"a number", "数字"),
-    (r"at most max_new_tokens \((\d+)\)", r"不超过长度（\1）"),
-    (r"a divisor of num_beams \((\d+)\)", r"能整除集束数（\1）的数"),
-    (r"lines such as (.+) or (.+)", r"形如 \1 或 \2 的行"),
-    (r"words that are one piece of the model's vocabulary", "在模型词表中为单个词元的词"),
-    (r"token ids from (\d+) to (\d+)", r"从 \1 到 \2 的词元编号"),
-    (
-        r"models with an index of their training text; textgen index makes one",
-        "带有训练文本索引的模型；可用命令 textgen index 生成",
-    ),
-    (r"at most (\S+) characters", r"最多 \1 个字符"),
-    (r"at most (\S+) items", r"最多 \1 项"),
-    (r"at most", "不超过"),
-    (r"at least", "不小于"),
-    (r"above", "大于"),
-    (r"below", "小于"),
-    (r" and ", "，且"),
-)
-
-
-def _with_labels(allowed: str) -> str:
+def _with_labels(allowed: str, language: Language) -> str:
     """The names of settings as the page calls them."""
     for control in controls(Limits()):
         if "_" in control.field:  # other names are words that may mean themselves
-            allowed = re.sub(rf"\b{control.field}\b", f"“{say(control.key, 'en')}”", allowed)
-    return allowed
-
-
-def _in_chinese(allowed: str) -> str:
-    for pattern, chinese in _CHINESE_PHRASES:
-        allowed = re.sub(pattern, chinese, allowed)
+            allowed = re.sub(rf"\b{control.field}\b", f"“{say(control.key, language)}”", allowed)
     return allowed

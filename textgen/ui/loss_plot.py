@@ -11,11 +11,18 @@ from textgen.ui.i18n import Language, say
 
 Point = tuple[float, float]
 
-_WIDTH, _HEIGHT = 720.0, 300.0
+_WIDTH, _HEIGHT = 720.0, 330.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 10.0, 34.0
+# Room that half of a label takes where the page is narrow and labels are large.
+_HALF_LABEL = 36.0
 _MOST_POINTS = 360
 _LOSSES = (1e-6, 1e6)
 _MOST_SMOOTHING = 0.999
+_FEWEST_LOG_TICKS, _MOST_LOG_TICKS = 3, 7
+# Within a decade, the finest first.
+_MANTISSAS = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
+# A label that is left out where the page is narrow.
+_BETWEEN = ' class="between"'
 
 
 @dataclass(frozen=True)
@@ -85,16 +92,18 @@ class _Axes:
         if self._logarithmic:
             low, high = math.exp(low), math.exp(high)
         lines = []
-        for value in _ticks(low, high, 5):
+        for value in _log_ticks(low, high) if self._logarithmic else _ticks(low, high, 5):
             y = self.y(value)
             lines.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            lines.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-        lines += [
-            f'<text x="{self.x(step):.1f}" y="{_HEIGHT - 16}" text-anchor="middle">{step:,.0f}</text>'
-            for step in _ticks(0.0, self._last, 6)
-        ]
+            lines.append(f'<text x="{_LEFT - 6}" y="{y:.1f}" dy="0.35em" text-anchor="end">{value:g}</text>')
+        bottom = _HEIGHT - _BOTTOM
+        for number, step in enumerate(_ticks(0.0, self._last, 6)):
+            x = self.x(step)
+            anchor = "end" if x > _WIDTH - _RIGHT - _HALF_LABEL else "middle"
+            place = f'x="{x:.1f}" y="{bottom}" dy="1.25em" text-anchor="{anchor}"'
+            lines.append(f"<text {place}{_BETWEEN if number % 2 else ''}>{step:,.0f}</text>")
         unit = escape(say("plot_steps", language))
-        lines.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 2}" text-anchor="end">{unit}</text>')
+        lines.append(f'<text x="{_WIDTH - _RIGHT}" y="{bottom}" dy="2.5em" text-anchor="end">{unit}</text>')
         return f'<g class="grid">{"".join(lines)}</g>'
 
 
@@ -107,6 +116,24 @@ def _ticks(low: float, high: float, count: int) -> list[float]:
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough)
     first = math.ceil(low / step)
     return [round(number * step, 10) for number in range(first, math.floor(high / step) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers that stand about as far from one another on a logarithmic scale, seven at most.
+
+    Where there are none, as between 1.52 and 1.58, any round numbers.
+    """
+    first, last = math.floor(math.log10(low)), math.floor(math.log10(high))
+    every = 1 + (last - first) // _MOST_LOG_TICKS
+    decades = [10.0**power for power in range(first, last + 1) if power % every == 0]
+
+    def ticks(mantissas: Sequence[float]) -> list[float]:
+        values = (float(f"{decade * mantissa:.6g}") for decade in decades for mantissa in mantissas)
+        return [value for value in values if low <= value <= high]
+
+    choices = [ticks(mantissas) for mantissas in (_MANTISSAS if every == 1 else ((1,),))]
+    chosen = next(choice for choice in choices if len(choice) <= _MOST_LOG_TICKS)
+    return chosen if len(chosen) >= _FEWEST_LOG_TICKS else _ticks(low, high, 5)
 
 
 def _drawable(points: Sequence[Point]) -> list[Point]:

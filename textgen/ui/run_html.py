@@ -9,10 +9,13 @@ from typing import Any
 
 from textgen.errors import error_from_dict
 from textgen.ui.i18n import Language, say, say_error
+from textgen.ui.render import share_percent
 from textgen.workshop import ImportedText, RunHistory, RunView, Upload, Verdict, VocabularyFit
 
 _MOST_FILES = 40
 _MOST_SAMPLES = 12
+_MOST_EVALUATIONS = 8
+_SHOWN_PASSAGE = 160
 _SHOWN_SCRIPTS = 3
 _SHOWN_COLUMNS = 8
 _STAGES = ("reading", "tokenizer", "encoding", "indexing", "timing")
@@ -109,9 +112,12 @@ def _facts(view: RunView, history: RunHistory, language: Language) -> str:
 
 
 def _foreseen(view: RunView, language: Language) -> list[str]:
-    """What was found out before training began."""
+    """What was known before training began."""
     about = view.folder.read_about()
     lines = []
+    lineage = about.get("lineage")
+    if isinstance(lineage, list) and lineage:
+        lines.append(say("run_base", language, bases=" ← ".join(map(str, lineage))))
     with suppress(KeyError, TypeError, ValueError):
         lines.append(estimate_text(about["estimate"], language))
     with suppress(KeyError, TypeError, ValueError):
@@ -162,10 +168,49 @@ def judge_html(history: RunHistory, verdict: Verdict, language: Language) -> str
         sentences.append(say("judge_kept", language, before=f"{before:.3f}", after=f"{now:.3f}"))
     copied = history.samples[-1].get("memorization") if history.samples else None
     if isinstance(copied, dict) and history.samples[-1].get("step"):
-        sentences.append(_copied_sentence(copied, language))
+        with suppress(TypeError, ValueError):
+            sentences.append(_copied_sentence(copied, language))
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     kind = verdict.kind if best is not None else ""
-    return f'<ul class="judge {kind}">{items}</ul>'
+    return f'<ul class="judge {kind}">{items}</ul>{_evaluations_html(history, language)}'
+
+
+def _evaluations_html(history: RunHistory, language: Language) -> str:
+    """A line for each evaluation, evenly chosen where there are many: how good it was, and what it copied."""
+    found: dict[float, dict[str, Any]] = {step: {"held_out": value} for step, value in history.held_out}
+    for sample in history.samples:
+        copied = sample.get("memorization")
+        if isinstance(copied, dict) and sample["step"]:
+            found.setdefault(float(sample["step"]), {})["copied"] = copied
+    best = history.best[0] if history.best else None
+    steps = sorted(found)
+    if len(steps) < 2:
+        return ""
+    last = len(steps) - 1
+    shown = {round(place * last / (_MOST_EVALUATIONS - 1)) for place in range(_MOST_EVALUATIONS)}
+    shown |= {steps.index(best)} if best is not None else set()
+    rows = "".join(_evaluation_row(steps[place], found[steps[place]], best, language) for place in sorted(shown))
+    names = ("column_step", "column_held_out", "column_share", "column_longest")
+    heads = "".join(f'<th scope="col">{escape(say(name, language))}</th>' for name in names)
+    title = escape(say("evaluations_title", language))
+    head = f"<caption>{title}</caption><thead><tr>{heads}</tr></thead>"
+    return f'<table class="evaluations">{head}<tbody>{rows}</tbody></table>'
+
+
+def _evaluation_row(step: float, figures: Mapping[str, Any], best: float | None, language: Language) -> str:
+    held_out, copied = figures.get("held_out"), figures.get("copied")
+    share = longest = text = ""
+    if copied is not None:
+        with suppress(TypeError, ValueError):
+            share = share_percent(min(1.0, max(0.0, float(copied.get("copied_share") or 0.0))))
+            tokens = int(copied.get("longest_tokens") or 0)
+            text = " ".join(str(copied.get("longest_text", "")).split())[:_SHOWN_PASSAGE]
+            counted = escape(say("copied_tokens", language, tokens=f"{tokens:,}"))
+            longest = f"<span>{counted}</span> <q>{escape(text)}</q>" if tokens else "–"
+    number = f"{held_out:.3f}" if held_out is not None else ""
+    mark = f' class="best" title="{escape(say("evaluation_best", language))}"' if step == best else ""
+    cells = f'<td>{number}</td><td>{share}</td><td title="{escape(text)}">{longest}</td>'
+    return f'<tr{mark}><th scope="row">{step:,.0f}</th>{cells}</tr>'
 
 
 def _copied_sentence(copied: Mapping[str, Any], language: Language) -> str:
@@ -173,7 +218,7 @@ def _copied_sentence(copied: Mapping[str, Any], language: Language) -> str:
     if not share:
         return say("judge_not_copied", language)
     longest = " ".join(str(copied.get("longest_text", "")).split())
-    return say("judge_copied", language, share=f"{share:.1%}", longest=longest[:160])
+    return say("judge_copied", language, share=f"{share:.1%}", longest=longest[:_SHOWN_PASSAGE])
 
 
 def samples_html(samples: Sequence[Mapping[str, Any]], language: Language) -> str:

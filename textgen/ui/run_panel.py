@@ -143,7 +143,7 @@ class RunPanel:
         ]
         self._timer.tick(self.look, [*asked, self._seen], shown, **quiet)
         # For whoever opens the page, comes back to the tab or wants to see something else.
-        self.refreshing = {"fn": self.look, "inputs": asked, "outputs": shown, **quiet}
+        self.refreshing = {"fn": self.look, "inputs": [*asked, self._seen], "outputs": shown, **quiet}
         changes = [self._run.input, self._compared.input, self._scale.input, self._look_again.click]
         gr.on(changes, **self.refreshing)
         self._smoothing.change(**self.refreshing, trigger_mode="always_last")
@@ -182,12 +182,28 @@ class RunPanel:
         seen: str = "",
     ) -> list[Any]:
         """Updates of whatever has changed since the page saw it; all of them when it does not say what it saw."""
+        return self._updates(request, language_name, run, compared, scale, smoothing, listed=run, seen=seen)
+
+    def _updates(
+        self,
+        request: gr.Request,
+        language_name: str,
+        run: str | None,
+        compared: list[str] | None,
+        scale: str,
+        smoothing: float,
+        *,
+        listed: str | None,
+        seen: str,
+    ) -> list[Any]:
+        """What shows `run`, or the latest; `listed` is the one that is chosen in the list."""
         language, person = known_language(language_name), self._people.of(request)
         views = self._workshop.runs(person)
         view = next((view for view in views if view.run_id == run), views[0] if views else None)
         others = [other for other in views if other.run_id in (compared or []) and other is not view][:_MOST_COMPARED]
         options = (language, scale, round(float(smoothing or 0.0), 2))
-        mark = self._workshop.mark(views, [view, *others] if view else [], options)
+        whole = self._workshop.mark(views, [view, *others] if view else [], options)
+        mark = " ".join((self._workshop.mark(views, [], language), view.run_id if view else "", whole))
         if mark == seen:
             return [gr.skip()] * (13 + len(_VERBS))
         choices = [(f"{each.title} · {say(f'state_{each.state}', language)}", each.run_id) for each in views]
@@ -204,9 +220,7 @@ class RunPanel:
         head, plot, judge, samples, command = drawn
         usable = self._workshop.checkpoint(view) is not None
         return [
-            # A look that was under way while somebody chose another run must not undo that.
-            gr.Dropdown(choices) if run == view.run_id else gr.Dropdown(choices, value=view.run_id),
-            gr.Dropdown([choice for choice in choices if choice[1] != view.run_id]),
+            *self._lists(choices, listed, view.run_id, mark.split(" "), seen.split(" ")),
             head,
             *(gr.Button(visible=name in _allowed(view)) for name in _VERBS),
             plot,
@@ -221,11 +235,36 @@ class RunPanel:
             mark,
         ]
 
-    def follow(self, request: gr.Request, language_name: str, run: str, *options: Any) -> list[Any]:
-        """Shows a run that was just started."""
+    @staticmethod
+    def _lists(
+        choices: list[tuple[str, str]], listed: str | None, shown: str, mark: Sequence[str], seen: Sequence[str]
+    ) -> list[Any]:
+        """Updates of both lists of runs; one that somebody has open would close, so that it is told only what is new.
+
+        A look that was under way while somebody chose another run must not undo that: the value is left as it is,
+        unless there is no such run.
+        """
+        updates: list[Any] = [gr.skip()] * 2
+        chosen: dict[str, Any] = {} if listed == shown else {"value": shown}
+        if chosen or mark[:1] != seen[:1]:
+            updates[0] = gr.Dropdown(choices, **chosen)
+        if mark[:2] != seen[:2]:
+            updates[1] = gr.Dropdown([choice for choice in choices if choice[1] != shown])
+        return updates
+
+    def follow(
+        self,
+        request: gr.Request,
+        language_name: str,
+        run: str,
+        compared: list[str] | None,
+        scale: str,
+        smoothing: float,
+    ) -> list[Any]:
+        """Shows a run that was just started, whichever is chosen in the list."""
         if not run:
             return [gr.skip()] * (13 + len(_VERBS))
-        return self.look(request, language_name, run, *options)
+        return self._updates(request, language_name, run, compared, scale, smoothing, listed=None, seen="")
 
     def _drawn(
         self, view: RunView, others: Sequence[RunView], language: Language, scale: str, smoothing: float

@@ -48,7 +48,8 @@ def launch_options(max_upload_bytes: int = 1_000_000) -> dict[str, Any]:
     return {
         "theme": theme(),
         "css": joined("page.css", "views.css", "train.css"),
-        "head": f"<script>{joined('document.js', 'tokens.js', 'page.js')}</script>",
+        # Of `css` Gradio passes on no rules for containers, of `head` everything.
+        "head": f"<style>{joined('plot.css')}</style><script>{joined('document.js', 'tokens.js', 'page.js')}</script>",
         "i18n": build_i18n(),
         "footer_links": ["settings"],
         "run_history": False,

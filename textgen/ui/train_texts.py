@@ -174,6 +174,7 @@ def _run() -> dict[str, tuple[str, str]]:
         "no_runs": ("No runs yet. Bring a text and press Start.", "还没有训练任务。请提供文本并点击开始。"),
         "compare": ("Compare with", "对比"),
         "compare_info": ("Lay other runs over this one.", "把其他训练叠加显示。"),
+        "run_base": ("Started from {bases}", "起点：{bases}"),
         "run_position": ("{position} in the queue", "队列第 {position} 位"),
         "run_figures": (
             "step {step} · pass {passes} · {rate} tokens/s · {left} left",
@@ -242,6 +243,13 @@ def _judge() -> dict[str, tuple[str, str]]:
             "The last samples copy nothing of eight tokens or more from the training text.",
             "最近的样例没有照抄训练文本（八个词元以上）。",
         ),
+        "evaluations_title": ("Through time, best in bold", "各次评估（最佳为粗体）"),
+        "evaluation_best": ("the best so far", "目前最佳"),
+        "column_step": ("Step", "步"),
+        "column_held_out": ("Held-out, nats/char", "留出，奈特/字符"),
+        "column_share": ("Copied sequences of 8 tokens", "照抄的八词元序列"),
+        "column_longest": ("Longest copied passage", "最长照抄片段"),
+        "copied_tokens": ("{tokens} tokens", "{tokens} 个词元"),
         "verdict_too_early": ("Too early to tell.", "现在下结论还早。"),
         "verdict_improving": ("It is still getting better.", "仍在改进。"),
         "verdict_flat": (

@@ -86,12 +86,19 @@
     look(30);
   };
 
-  // A page on which nothing trains asks for nothing, until somebody looks at it again.
-  document.addEventListener("visibilitychange", () => {
+  // A page on which nothing trains asks for nothing, until somebody looks at it again. A window that lies beside others
+  // is always visible; then it is the focus that comes back. Mostly both come at once.
+  let lookedAt = 0;
+  const lookAgain = () => {
     const button = document.querySelector("#look-again");
     const tab = document.querySelector("#tab-train");
-    if (document.visibilityState === "visible" && button && tab && tab.offsetParent) button.click();
-  });
+    if (document.visibilityState !== "visible" || !button || !tab || !tab.offsetParent) return;
+    if (performance.now() - lookedAt < 1000) return;
+    lookedAt = performance.now();
+    button.click();
+  };
+  document.addEventListener("visibilitychange", lookAgain);
+  window.addEventListener("focus", lookAgain);
 
   const press = (id) => {
     const button = document.querySelector(id);

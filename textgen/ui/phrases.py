@@ -1,0 +1,110 @@
+"""Chinese for the phrases that errors of ours are put together of."""
+
+from __future__ import annotations
+
+import re
+
+from textgen.ui.train_texts import train_texts
+
+# A whole phrase, and what stands for it.
+_WHOLE = {
+    "none": "无",
+    "nothing": "无",
+    "none that can be read": "没有可读取的",
+    "text files, or pasted text": "文本文件，或粘贴的文本",
+    "at least one file with text": "至少一个有文本的文件",
+    "at least one text file": "至少一个文本文件",
+    "files that changed while they were read": "读取期间发生变化的文件",
+    "files that stay as they are": "保持不变的文件",
+    "what the file is called": "文件的名称",
+    "a text that takes minutes to prepare": "需要数分钟准备的文本",
+    "start without an estimate": "不估算，直接开始",
+    "a size that this text supports": "此文本所支持的大小",
+    "one of steps, epochs and minutes": "步数、遍数、分钟三者之一",
+    "one that waits or trains": "排队或训练中的任务",
+    "a run that no other process is training": "没有被其他进程训练的任务",
+    "a run that has trained, to be trained longer": "已训练过的任务",
+    "the folder of a training run": "训练任务的文件夹",
+    "an unknown setting": "未知的设置",
+    "the settings of the documentation": "文档中列出的设置",
+    "a whole number": "整数",
+    "a whole number from 0, or nothing": "不小于 0 的整数，或留空",
+    "a number": "数字",
+    "an empty text": "空文本",
+    "a lone surrogate": "不完整的 Unicode 字符",
+    "complete Unicode characters": "完整的 Unicode 字符",
+    "texts of at least one character": "非空文本",
+    "at least one character": "非空文本",
+    "a few sentences": "几句话",
+    "one character": "一个字符",
+    "one token": "一个词元",
+    "two tokens": "两个词元",
+    "fewer than two tokens": "不到两个词元",
+    "two; or hold out a share of the text": "两份；或改为留出文本的一部分",
+    "words that are one piece of the model's vocabulary": "在模型词表中为单个词元的词",
+    "its process ended at once, see log.txt": "进程一启动就结束了，详见 log.txt",
+    "a model without an index": "没有索引的模型",
+    "models with an index of their training text; textgen index makes one": (
+        "带有训练文本索引的模型；可用命令 textgen index 生成"
+    ),
+}
+# Patterns that a whole phrase may have.
+_PATTERNS = (
+    (r"(steps|epochs) and (epochs|minutes)", r"\1、\2"),
+    (r"(\S+) to (\S+) characters", r"\1 到 \2 个字符"),
+    (r"(\S+) characters", r"\1 个字符"),
+    (r"(\S+) bytes", r"\1 字节"),
+    (r"(\S+) entries", r"\1 项"),
+    (r"(\S+) kept already", r"已保留 \1 个"),
+    (r"(\S+) MB kept already", r"已保留 \1 MB"),
+    (r"(\S+) that wait or train already", r"已有 \1 个在排队或训练"),
+    (r"at most (\S+) at once", r"同时不超过 \1 个"),
+    (r"at most (\S+) MB at once", r"一次不超过 \1 MB"),
+    (r"at most (\S+) MB in all", r"合计不超过 \1 MB"),
+    (r"at most (\S+) MB", r"不超过 \1 MB"),
+    (r"at most (\S+) bytes in all", r"合计不超过 \1 字节"),
+    (r"at most (\S+) bytes", r"不超过 \1 字节"),
+    (r"at most (\S+) (?:characters|chars)", r"最多 \1 个字符"),
+    (r"at most (\S+) items", r"最多 \1 项"),
+    (r"string should have at least (\d+) characters?", r"至少 \1 个字符"),
+    (r"string should have at most (\d+) characters?", r"最多 \1 个字符"),
+    (r"at most (“.+”) \((\d+)\)", r"不超过\1（\2）"),
+    (r"a divisor of (“.+”) \((\d+)\)", r"能整除\1（\2）的数"),
+    (r"1 with beams; ask for (“.+”) results instead", r"使用集束时为 1；请改用\1"),
+    (r"lines such as (.+) or (.+)", r"形如 \1 或 \2 的行"),
+    (r"token ids from (\d+) to (\d+)", r"从 \1 到 \2 的词元编号"),
+    (r"a text encoding that Python knows, such as (.+)", r"Python 支持的文本编码，例如 \1"),
+    (r"pieces of the base's kind, which is (\w+)", r"与起点模型相同的词表类型（\1）"),
+    (
+        r"at least (\d+) \(256 bytes, the newline, four specials and a few pieces\)",
+        r"不小于 \1（256 个字节、换行符、四个特殊符号和若干词元）",
+    ),
+)
+_BOUNDS = {"at least": "不小于", "above": "大于", "at most": "不超过", "below": "小于"}
+_BOUND = rf"(?:{'|'.join(_BOUNDS)}) \S+"
+
+
+def in_chinese(phrase: str) -> str:
+    """The same in Chinese; names, numbers and what nobody has foreseen stay as they are."""
+    if phrase in _WHOLE:
+        return _WHOLE[phrase]
+    for pattern, chinese in _PATTERNS:
+        if found := re.fullmatch(pattern, phrase):
+            return found.expand(chinese)
+    if found := re.fullmatch(r"one that is ((?:\w+, )*\w+)", phrase):
+        return f"{_states(found[1])}的任务"
+    if found := re.fullmatch(r"one of (.+)", phrase):
+        return f"{re.sub(' or |, ', '、', found[1])} 之一"
+    if re.fullmatch(rf"{_BOUND}(?: and {_BOUND})*", phrase):
+        return "，且".join(_bound(bound) for bound in phrase.split(" and "))
+    return phrase
+
+
+def _bound(bound: str) -> str:
+    words, _, number = bound.rpartition(" ")
+    return f"{_BOUNDS[words]} {number}"
+
+
+def _states(names: str) -> str:
+    known = train_texts()
+    return "、".join(known[f"state_{name}"][1] if f"state_{name}" in known else name for name in names.split(", "))
