@@ -23,7 +23,7 @@ def test_a_limit_that_is_none_is_told(given: str) -> None:
 
 
 def test_limits_reach_another_process() -> None:
-    limits = Limits(max_runs_training_per_device=0, lease_seconds=1.5)
+    limits = Limits(max_runs_training_per_device=0, lease_seconds=1.5, max_model_parameters=7)
     assert Limits.from_json(limits.to_json()) == limits
 
 

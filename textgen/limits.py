@@ -32,6 +32,7 @@ class Limits:
     max_runs_per_person: int = 200
     max_run_minutes: float = 10_000.0
     max_run_title_chars: int = 80
+    max_model_parameters: int = 500_000_000
     max_upload_bytes: int = 200_000_000
     max_person_bytes: int = 20_000_000_000
     min_free_disk_bytes: int = 500_000_000
@@ -65,6 +66,7 @@ _SHARED: Mapping[str, float] = {
     "max_runs_per_person": 20,
     "max_person_bytes": 2_000_000_000,
     "max_upload_bytes": 50_000_000,
+    "max_model_parameters": 50_000_000,
 }
 
 

@@ -15,6 +15,7 @@ from textgen.config import GenerationSettings, TextSettings
 from textgen.engine.requests import FinishReason
 from textgen.jobs.run_status import RunState
 from textgen.limits import Limits
+from textgen.text.tokenizer_training import check_vocab_size
 from textgen.training.presets import PresetName
 from textgen.training.verdict import VerdictKind
 from textgen.ui.controls import PRESETS, controls
@@ -206,3 +207,15 @@ def test_settings_of_training_are_called_by_their_labels(field: str, english: st
     error = errors.InvalidSetting(field, "x", "1 to 80 characters")
     assert say_error(error, "en") == f"{english}: x was given; allowed: 1 to 80 characters."
     assert say_error(error, "zh") == f"{chinese}：给出的是 x；允许：1 到 80 个字符。"
+
+
+def test_what_is_wrong_with_a_vocabulary_is_told_in_chinese() -> None:
+    with pytest.raises(errors.InvalidSetting) as too_small:
+        check_vocab_size(9)
+    assert say_error(too_small.value, "zh") == (
+        "词元数：给出的是 9；允许：不小于 264（256 个字节、换行、四个特殊词元和几个词元）。"
+    )
+    allowed = "keep or new, as the vocabulary of this model cannot be extended"
+    fixed = errors.InvalidSetting("text.base_vocabulary", "extend", allowed)
+    assert say_error(fixed, "zh") == "词表：给出的是 extend；允许：沿用模型的或重新训练；此模型的词表无法扩充。"
+    assert say_error(fixed, "en").startswith("Vocabulary: extend was given; allowed: keep or new")

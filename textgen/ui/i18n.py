@@ -69,6 +69,8 @@ _OTHER_LABELS = {
     "preset": "preset",
     "sample_prompts": "prompts",
     "runs": "runs",
+    "base_vocabulary": "vocabulary",
+    "parameters": "parameters",
 }
 
 
@@ -78,7 +80,7 @@ def say_setting(field: str, language: Language) -> str:
     if name in EXPERT_FIELDS and section in ("", "text", "model", "training"):
         return say(name, language)
     labels = {control.field: control.key for control in controls(Limits())} | _OTHER_LABELS
-    label = labels.get(field.partition(".")[0])
+    label = labels.get(field.partition(".")[0]) or labels.get(name)
     return say(label, language) if label else field
 
 
@@ -107,6 +109,8 @@ _CHINESE_PHRASES = (
     (r"at least", "不小于"),
     (r"above", "大于"),
     (r"below", "小于"),
+    (r" \(256 bytes, .+\)", "（256 个字节、换行、四个特殊词元和几个词元）"),
+    (r"keep or new, as .+", "沿用模型的或重新训练；此模型的词表无法扩充"),
     (r" and ", "，且"),
 )
 
