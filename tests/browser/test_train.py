@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import pages, served
+from tests.browser.conftest import pages, served, unfold
 from tests.grammar import make_text
 from textgen.jobs.manager import JobManager
 from textgen.jobs.run_view import RunView
@@ -41,7 +41,7 @@ class TrainPage:
 
     def fill_in(self, minutes: float, title: str) -> None:
         if not self.page.locator("#train-minutes input").is_visible():
-            self.page.locator("#fold-expert > button").click()
+            unfold(self.page, "expert")
         given = {"minutes": f"{minutes:g}", "hidden-size": "48", "embedding-size": "24", "vocab-size": "300"}
         for name, value in {**given, "title": title}.items():
             self.page.locator(f"#train-{name} input").fill(value)
@@ -143,7 +143,9 @@ def test_every_button_of_a_run_does_what_it_says(
         page.wait_for("running")
         page.page.locator("#stop-keep").click()
         page.wait_for("stopped")
-        page.page.locator("#fold-more > button").click()
+        unfold(page.page, "more")
+        # The title of the run that is shown comes a moment after the run.
+        expect(page.page.locator("#run-title input")).to_have_value("Long")
         page.page.locator("#run-title input").fill("Renamed")
         page.page.locator("#rename").click()
         expect(page.head).to_contain_text("Renamed")
@@ -166,7 +168,7 @@ def test_what_somebody_fills_in_is_theirs(
 ) -> None:
     with served(models_folder, tmp_path) as server, pages(browser) as open_:
         page = TrainPage(open_(server.address))
-        page.page.locator("#fold-expert > button").click()
+        unfold(page.page, "expert")
         page.page.set_input_files("#train-files input[type=file]", [str(text)])
         page.fill_in(30, "My tales")
         learning_rate = page.page.locator("#train-learning-rate input")
