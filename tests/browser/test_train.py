@@ -203,7 +203,9 @@ def test_what_somebody_fills_in_is_theirs(
 def test_whatever_is_dropped_becomes_a_sentence_and_the_rest_is_kept(
     browser: Browser, models_folder: Path, tmp_path: Path, text: Path
 ) -> None:
-    junk, empty, climbing, chinese = (tmp_path / name for name in ("junk.txt", "empty.txt", "up.zip", "gb.txt"))
+    names = ("junk.txt", "empty.txt", "up.zip", "gb.txt", "photo.png")
+    junk, empty, climbing, chinese, photo = (tmp_path / name for name in names)
+    photo.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     junk.write_bytes(bytes(range(256)) * 400)
     empty.touch()
     chinese.write_bytes(("小猫看着河水。\n" * 60).encode("gb18030"))
@@ -215,10 +217,11 @@ def test_whatever_is_dropped_becomes_a_sentence_and_the_rest_is_kept(
         page.page.locator("#train-start").click()
         expect(page.status).to_contain_text("text")
         page.page.set_input_files(
-            "#train-files input[type=file]", [str(path) for path in (junk, empty, climbing, chinese, text)]
+            "#train-files input[type=file]", [str(path) for path in (junk, empty, climbing, chinese, photo, text)]
         )
-        expect(page.report.locator("li")).to_have_count(6, timeout=_WAIT)
-        expect(page.report.locator("li.refused")).to_have_count(3)
+        expect(page.report.locator("li")).to_have_count(7, timeout=_WAIT)
+        expect(page.report.locator("li.refused")).to_have_count(4)
+        expect(page.report.locator("li", has_text="photo.png")).to_contain_text("is a PNG file, which is not read")
         expect(page.report.locator("li", has_text="gb.txt")).to_contain_text("小猫看着河水。")
         expect(page.report.locator("li", has_text="inside.txt")).to_contain_text("characters")
         assert "Traceback" not in page.page.content()
