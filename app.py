@@ -6,11 +6,11 @@ import os
 import sys
 from pathlib import Path
 
+from textgen.limits import limits_from
 from textgen.ui.server import (
     can_show_a_browser,
     default_folders,
     host_from,
-    limits_from,
     people_from,
     serve_forever,
     training_folder,

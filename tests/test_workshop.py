@@ -20,7 +20,7 @@ from tests.grammar import make_text
 from textgen.cli import main
 from textgen.errors import BadCheckpoint, InvalidSetting, NoRoom, NotFound
 from textgen.jobs.checkpoints import open_checkpoint
-from textgen.jobs.run_folder import RunFolder
+from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
 from textgen.limits import Limits
 from textgen.model.checkpoint import load_checkpoint, save_checkpoint
 from textgen.workshop import EVERYBODY, Person, RunHistory, RunRequest, RunView, Upload, Workshop
@@ -140,6 +140,51 @@ class TestSettings:
         with pytest.raises(InvalidSetting, match=field):
             workshop.settings(upload, request_)
 
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            ({"text": {"vocab_size": 263}}, "vocab_size: 263 was given; allowed: at least 264"),
+            ({"model": {"hidden_size": 9000, "num_layers": 20}}, "parameters: .*; allowed: at most 500,000,000"),
+        ],
+    )
+    def test_what_only_training_would_find_is_told_before(
+        self, workshop: Workshop, upload: Upload, changes: Changes, sentence: str
+    ) -> None:
+        with pytest.raises(InvalidSetting, match=sentence):
+            workshop.settings(upload, RunRequest(changes=changes))
+
+    def test_a_vocabulary_that_is_kept_has_the_size_it_has(
+        self, workshop: Workshop, upload: Upload, trained_run: Path
+    ) -> None:
+        changes: Changes = {"text": {"vocab_size": 100}}
+        workshop.settings(upload, RunRequest(base=trained_run, changes=changes))
+        for choice in ("extend", "new"):
+            with pytest.raises(InvalidSetting, match="vocab_size: 100"):
+                workshop.settings(upload, RunRequest(base=trained_run, base_vocabulary=choice, changes=changes))
+
+    def test_a_vocabulary_that_cannot_be_extended_is_told(
+        self, workshop: Workshop, upload: Upload, trained_run: Path, tmp_path: Path
+    ) -> None:
+        checkpoint = load_checkpoint(resolve_checkpoint(trained_run))
+        # Field 3 of field 2 of sentencepiece_model.proto: words, a kind that is none of ours.
+        words = replace(checkpoint, tokenizer_bytes=b"\x12\x02\x18\x03" + checkpoint.tokenizer_bytes)
+        save_checkpoint(tmp_path / "words", words)
+        request = RunRequest(base=tmp_path / "words", base_vocabulary="extend")
+        with pytest.raises(InvalidSetting, match="base_vocabulary: extend was given; allowed: keep or new"):
+            workshop.settings(upload, request)
+        workshop.settings(upload, replace(request, base_vocabulary="keep"))
+
+    def test_a_host_bounds_the_size_of_models(self, tmp_path: Path, trained_run: Path) -> None:
+        checkpoint = load_checkpoint(resolve_checkpoint(trained_run))
+        parameters = checkpoint.model.num_parameters
+        limits = replace(NOTHING_STARTS, max_model_parameters=parameters)
+        workshop = Workshop(tmp_path / "runs", device="cpu", limits=limits)
+        upload = workshop.uploads.receive([], make_text(characters=2_000), ANNA)
+        workshop.settings(upload, RunRequest(base=trained_run))
+        for request in (RunRequest(), RunRequest(base=trained_run, base_vocabulary="extend")):
+            with pytest.raises(InvalidSetting, match=f"parameters: .* at most {parameters:,}"):
+                workshop.settings(upload, request)
+
     def test_an_upload_without_text_is_refused(self, workshop: Workshop, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
         upload = workshop.uploads.receive([(tmp_path / "a.png", "a.png")], "", ANNA)
@@ -183,7 +228,7 @@ class TestStart:
         (tmp_path / "x").write_text(make_text(characters=500))
         upload = workshop.uploads.receive([(tmp_path / "x", "天方夜谭.txt")], "", ANNA)
         run_id = workshop.start(upload.upload_id, RunRequest(), ANNA)
-        assert view_of(workshop, run_id).title == "天方夜谭.txt"
+        assert view_of(workshop, run_id).title == "天方夜谭"
 
     def test_a_wrong_setting_leaves_the_upload(self, workshop: Workshop, upload: Upload) -> None:
         too_long = RunRequest(changes={"training": {"minutes": 20_000}})

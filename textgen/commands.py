@@ -336,7 +336,8 @@ def runs(options: argparse.Namespace) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """`textgen serve`: the app, until Ctrl-C."""
-    from textgen.ui.server import limits_from, people_from, serve_forever, training_folder
+    from textgen.limits import limits_from
+    from textgen.ui.server import people_from, serve_forever, training_folder
 
     if not 1 <= options.port <= 65_535:
         raise InvalidSetting("port", options.port, "1 to 65535")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from textgen.errors import InvalidSetting
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Limits:
     max_runs_per_person: int = 200
     max_run_minutes: float = 10_000.0
     max_run_title_chars: int = 80
+    max_model_parameters: int = 500_000_000
     max_upload_bytes: int = 200_000_000
     max_person_bytes: int = 20_000_000_000
     min_free_disk_bytes: int = 500_000_000
@@ -43,3 +48,44 @@ class Limits:
     max_import_seconds: float = 900.0
     max_import_file_seconds: float = 300.0
     max_import_memory_bytes: int = 2_000_000_000
+
+    def to_json(self) -> str:
+        """For a process that must keep to the same limits."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Limits:
+        """What `to_json` wrote, perhaps in another version of the program: only limits known here are taken over."""
+        known = {limit.name for limit in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
+
+
+_SHARED: Mapping[str, float] = {
+    "max_run_minutes": 60.0,
+    "max_queued_runs_per_person": 3,
+    "max_runs_per_person": 20,
+    "max_person_bytes": 2_000_000_000,
+    "max_upload_bytes": 50_000_000,
+    "max_model_parameters": 50_000_000,
+}
+
+
+def limits_from(environment: Mapping[str, str], *, shared: bool) -> Limits:
+    """What a host allows: `TEXTGEN_` and the name of a limit in capitals sets it; a shared host begins stricter.
+
+    Raises `InvalidSetting` for what is no number above 0.
+    """
+    values: dict[str, float] = dict(_SHARED) if shared else {}
+    for limit in fields(Limits):
+        name = f"TEXTGEN_{limit.name.upper()}"
+        given = environment.get(name)
+        if given is None:
+            continue
+        try:
+            value = int(given) if isinstance(limit.default, int) else float(given)
+        except ValueError:
+            value = 0
+        if not 0 < value < float("inf"):
+            raise InvalidSetting(name, given, "a number above 0")
+        values[limit.name] = value
+    return Limits(**values)  # type: ignore[arg-type]

@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
 from textgen.errors import InvalidSetting, NotFound, TextgenError, error_from_dict
-from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.checkpoints import open_checkpoint, open_tokenizer
 from textgen.jobs.manager import JobManager
 from textgen.jobs.people import EVERYBODY, Person
+from textgen.jobs.preflight import check_run
 from textgen.jobs.run_folder import RunFolder, resolve_checkpoint, run_of
 from textgen.jobs.run_history import HistoryReader, RunHistory
 from textgen.jobs.run_view import RunView
@@ -95,7 +96,10 @@ class Workshop:
         self._made: OrderedDict[Hashable, Any] = OrderedDict()
 
     def settings(self, upload: Upload, request: RunRequest) -> RunSettings:
-        """The settings of the run that `request` asks for; raises `InvalidSetting` naming what is wrong."""
+        """The settings of the run that `request` asks for, as far as they can be checked without reading the text.
+
+        Raises `InvalidSetting` naming what is wrong; `BadCheckpoint` or `BadTokenizer` for a damaged base.
+        """
         if not upload.files:
             raise InvalidSetting("files", "none that can be read", "at least one file with text")
         survey = self._survey(upload)
@@ -113,7 +117,7 @@ class Workshop:
                 # One budget replaces another.
                 sections[section] = {name: sections[section][name] for name in sections[section].keys() - _BUDGETS}
             sections[section] = {**sections[section], **values}
-        return parse_settings(
+        settings = parse_settings(
             RunSettings,
             {
                 "files": [str(path) for path in upload.files],
@@ -123,32 +127,36 @@ class Workshop:
                 **sections,
             },
         )
+        check_run(settings, self.limits)
+        return settings
 
     def start(self, upload_id: str, request: RunRequest, person: Person, *, title: str = "") -> str:
         """Queues a run on an upload, which becomes the run's own; returns its id. Raises errors of ours."""
-        upload = self.uploads.get(upload_id, person)
-        settings = self.settings(upload, request)
-        about: dict[str, Any] = {"texts": [text.as_dict() for text in upload.texts], "preset": request.preset}
-        if request.base is not None:
-            about["lineage"] = _lineage(request.base)
-        try:
-            run_id = self.jobs.submit(
-                settings,
-                person=person,
-                title=title or (upload.texts[0].name if upload.texts else ""),
-                texts=upload.folder / "texts",
-                about=about,
-            )
-        except FileNotFoundError:  # another page of that person was quicker
-            raise NotFound("upload", upload_id, "") from None
-        self.uploads.remove(upload)
+        with self.uploads.using(upload_id, person) as upload:
+            settings = self.settings(upload, request)
+            about: dict[str, Any] = {"texts": [text.as_dict() for text in upload.texts], "preset": request.preset}
+            if request.base is not None:
+                about["lineage"] = _lineage(request.base)
+            try:
+                run_id = self.jobs.submit(
+                    settings,
+                    person=person,
+                    title=title.strip() or upload.title,
+                    texts=upload.folder / "texts",
+                    about=about,
+                )
+            except FileNotFoundError:  # another page of that person was quicker
+                raise NotFound("upload", upload_id, "") from None
+            self.uploads.remove(upload)
         self.forget()
         return run_id
 
     def estimate(self, upload_id: str, request: RunRequest, person: Person) -> dict[str, Any]:
         """Times some real steps in a process of its own: the figures of `textgen train --estimate --json`."""
-        upload = self.uploads.get(upload_id, person)
-        settings = self.settings(upload, request)
+        with self.uploads.using(upload_id, person) as upload:
+            return self._estimate(self.settings(upload, request))
+
+    def _estimate(self, settings: RunSettings) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
             config = Path(folder) / "config.json"
             config.write_text(settings.model_dump_json(), encoding="utf-8")
@@ -171,7 +179,7 @@ class Workshop:
 
     def fit(self, upload: Upload, base: Path) -> VocabularyFit:
         """How well the vocabulary of a base fits a text."""
-        _, tokenizer = open_checkpoint(base, limits=self.limits)
+        _, tokenizer = open_tokenizer(base, limits=self.limits)
         return vocabulary_fit(
             tokenizer, (block for path in upload.files for block in open_text(path, "utf-8").blocks())
         )

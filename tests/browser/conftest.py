@@ -164,5 +164,12 @@ def pages(browser: Browser) -> Iterator[Callable[..., Page]]:
     assert [problem for problem in problems if not any(word in problem for word in forgiven)] == []
 
 
+def unfold(page: Page, name: str) -> None:
+    """Opens a fold; what is in it is built when it is first opened, and only then listens."""
+    page.locator(f"#fold-{name} > button").click()
+    page.locator(f"#fold-{name} .block").last.wait_for()
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
 def _is_foreign(url: str, server: str) -> bool:
     return not url.startswith((server, "data:", "blob:", server.replace("http", "ws", 1)))

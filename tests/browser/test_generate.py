@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser.conftest import unfold
+
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 OpenPage = Callable[..., Page]
 
@@ -43,10 +45,7 @@ class GeneratePage:
         expect(box).to_have_value(str(value))
 
     def unfold(self, name: str) -> None:
-        self.page.locator(f"#fold-{name} > button").click()
-        # What is in a fold is built when it is first opened, and only then listens.
-        self.page.locator(f"#fold-{name} .block").last.wait_for()
-        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        unfold(self.page, name)
 
     def set_text(self, control: str, value: str) -> None:
         self.page.locator(f"#{control} textarea, #{control} input").fill(value)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import pages, served
+from tests.browser.conftest import pages, served, unfold
 from tests.grammar import make_text
 from textgen.jobs.manager import JobManager
 from textgen.jobs.run_view import RunView
@@ -39,17 +39,20 @@ class TrainPage:
         self.page.set_input_files("#train-files input[type=file]", [str(file) for file in files])
         expect(self.report.locator("li")).to_have_count(len(files), timeout=_WAIT)
 
-    def start(self, minutes: float, title: str) -> None:
+    def fill_in(self, minutes: float, title: str) -> None:
         if not self.page.locator("#train-minutes input").is_visible():
-            self.page.locator("#fold-expert > button").click()
-        # The values behind the preset come when the text has been read; only then may they be changed.
-        expect(self.page.locator("#train-batch-size input")).not_to_have_value("")
-        self.page.locator("#train-minutes input").fill(str(minutes))
-        self.page.locator("#train-hidden-size input").fill("48")
-        self.page.locator("#train-embedding-size input").fill("24")
-        self.page.locator("#train-vocab-size input").fill("300")
-        self.page.locator("#train-title input").fill(title)
+            unfold(self.page, "expert")
+        given = {"minutes": f"{minutes:g}", "hidden-size": "48", "embedding-size": "24", "vocab-size": "300"}
+        for name, value in {**given, "title": title}.items():
+            self.page.locator(f"#train-{name} input").fill(value)
+
+    def start(self, minutes: float, title: str) -> None:
+        self.fill_in(minutes, title)
         self.page.locator("#train-start").click()
+
+    def choose_base(self, name: str) -> None:
+        self.page.locator("#train-base input").click()
+        self.page.get_by_role("option", name=name, exact=True).click()
 
     def wait_for(self, state: str) -> None:
         expect(self.head).to_have_attribute("data-state", state, timeout=_WAIT)
@@ -140,7 +143,9 @@ def test_every_button_of_a_run_does_what_it_says(
         page.wait_for("running")
         page.page.locator("#stop-keep").click()
         page.wait_for("stopped")
-        page.page.locator("#fold-more > button").click()
+        unfold(page.page, "more")
+        # The title of the run that is shown comes a moment after the run.
+        expect(page.page.locator("#run-title input")).to_have_value("Long")
         page.page.locator("#run-title input").fill("Renamed")
         page.page.locator("#rename").click()
         expect(page.head).to_contain_text("Renamed")
@@ -158,10 +163,49 @@ def test_every_button_of_a_run_does_what_it_says(
         assert runs.runs() == []
 
 
+def test_what_somebody_fills_in_is_theirs(
+    browser: Browser, models_folder: Path, tmp_path: Path, text: Path, runs: JobManager
+) -> None:
+    with served(models_folder, tmp_path) as server, pages(browser) as open_:
+        page = TrainPage(open_(server.address))
+        unfold(page.page, "expert")
+        page.page.set_input_files("#train-files input[type=file]", [str(text)])
+        page.fill_in(30, "My tales")
+        learning_rate = page.page.locator("#train-learning-rate input")
+        expect(page.report.locator("li")).to_have_count(1, timeout=_WAIT)
+        expect(learning_rate).to_have_attribute("placeholder", "0.007", timeout=_WAIT)
+        expect(page.page.locator("#train-title input")).to_have_attribute("placeholder", "tales")
+        expect(page.page.locator("#train-cell input")).to_have_value("as the preset: lstm")
+        page.page.get_by_role("radio", name="Balanced").click()
+        expect(learning_rate).to_have_attribute("placeholder", "0.005", timeout=_WAIT)
+        page.page.locator("#train-cell input").click()
+        page.page.get_by_role("option", name="gru", exact=True).click()
+        page.choose_base("small")
+        expect(page.page.locator("#train-hidden-size")).to_be_hidden(timeout=_WAIT)
+        page.choose_base("Nothing: a new model")
+        expect(page.page.locator("#train-hidden-size")).to_be_visible(timeout=_WAIT)
+        for name, value in {"minutes": "30", "hidden-size": "48", "vocab-size": "300", "title": "My tales"}.items():
+            expect(page.page.locator(f"#train-{name} input")).to_have_value(value)
+        expect(page.page.locator("#train-cell input")).to_have_value("gru")
+        page.page.locator("#train-start").click()
+        page.wait_for("running")
+        settings = the_run(runs).folder.settings()
+        assert (settings.model.hidden_size, settings.model.cell, settings.text.vocab_size) == (48, "gru", 300)
+        assert (settings.training.minutes, settings.training.learning_rate) == (30, 0.005)
+        assert the_run(runs).title == "My tales"
+        # The form is empty again, and one press too many starts nothing.
+        expect(page.page.locator("#train-title input")).to_have_value("")
+        page.page.locator("#train-start").click()
+        expect(page.status).to_contain_text("That run has started")
+        assert len(runs.runs()) == 1
+
+
 def test_whatever_is_dropped_becomes_a_sentence_and_the_rest_is_kept(
     browser: Browser, models_folder: Path, tmp_path: Path, text: Path
 ) -> None:
-    junk, empty, climbing, chinese = (tmp_path / name for name in ("junk.txt", "empty.txt", "up.zip", "gb.txt"))
+    names = ("junk.txt", "empty.txt", "up.zip", "gb.txt", "photo.png")
+    junk, empty, climbing, chinese, photo = (tmp_path / name for name in names)
+    photo.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     junk.write_bytes(bytes(range(256)) * 400)
     empty.touch()
     chinese.write_bytes(("小猫看着河水。\n" * 60).encode("gb18030"))
@@ -173,10 +217,11 @@ def test_whatever_is_dropped_becomes_a_sentence_and_the_rest_is_kept(
         page.page.locator("#train-start").click()
         expect(page.status).to_contain_text("text")
         page.page.set_input_files(
-            "#train-files input[type=file]", [str(path) for path in (junk, empty, climbing, chinese, text)]
+            "#train-files input[type=file]", [str(path) for path in (junk, empty, climbing, chinese, photo, text)]
         )
-        expect(page.report.locator("li")).to_have_count(6, timeout=_WAIT)
-        expect(page.report.locator("li.refused")).to_have_count(3)
+        expect(page.report.locator("li")).to_have_count(7, timeout=_WAIT)
+        expect(page.report.locator("li.refused")).to_have_count(4)
+        expect(page.report.locator("li", has_text="photo.png")).to_contain_text("is a PNG file, which is not read")
         expect(page.report.locator("li", has_text="gb.txt")).to_contain_text("小猫看着河水。")
         expect(page.report.locator("li", has_text="inside.txt")).to_contain_text("characters")
         assert "Traceback" not in page.page.content()

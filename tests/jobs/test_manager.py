@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.conftest import DEADLINE_SECONDS, LookFor
+from tests.jobs.conftest import DEADLINE_SECONDS, LookFor, wait_for_state
 from textgen.config import RunSettings, update_settings
 from textgen.errors import InvalidSetting, NoRoom, NotFound
 from textgen.jobs.manager import JobManager
@@ -148,6 +148,20 @@ def test_a_run_survives_kill_9_of_its_server_and_is_interrupted_by_one_of_its_ow
     assert not manager.is_busy
     manager.resume(run)
     look_for(run, "running")
+
+
+@pytest.mark.slow
+def test_a_worker_keeps_to_the_limits_of_the_host(tmp_path: Path, quick: RunSettings, endless: RunSettings) -> None:
+    limits = Limits(max_runs_training_per_device=2)
+    manager = JobManager(tmp_path / "runs", device="cpu", limits=limits, threads=1, niceness=0)
+    try:
+        _, other, next_ = (manager.submit(settings) for settings in (quick, endless, quick))
+        # Nobody else dispatches: it is the worker of the first run that starts the third one beside the second.
+        wait_for_state(manager, next_, "finished")
+        assert manager.view(other).state == "running"
+    finally:
+        for view in manager.runs():
+            manager.discard(view.run_id)
 
 
 _DISPATCHER = """

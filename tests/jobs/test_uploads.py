@@ -185,6 +185,46 @@ def test_a_removed_upload_is_gone(store: UploadStore, tmp_path: Path) -> None:
     assert uploads_in(tmp_path) == []
 
 
+def test_an_upload_goes_when_another_takes_its_place(store: UploadStore, tmp_path: Path) -> None:
+    upload, other = store.receive([], "text", ANNA), store.receive([], "other text", ANNA)
+    store.replaced(upload.upload_id, BO)
+    store.replaced("", ANNA)
+    assert len(uploads_in(tmp_path)) == 2
+    store.replaced(upload.upload_id, ANNA)
+    assert uploads_in(tmp_path) == [other.folder]
+
+
+def test_an_upload_in_use_is_not_replaced(store: UploadStore) -> None:
+    upload = store.receive([], "text", ANNA)
+    with store.using(upload.upload_id, ANNA) as one, store.using(upload.upload_id, ANNA):
+        assert one == upload
+        store.replaced(upload.upload_id, ANNA)
+    assert contents(store.get(upload.upload_id, ANNA)) == contents(upload)
+    store.replaced(upload.upload_id, ANNA)
+    with pytest.raises(NotFound), store.using(upload.upload_id, ANNA):
+        pass
+
+
+def test_nothing_of_a_run_goes_with_the_upload_that_it_came_from(store: UploadStore, tmp_path: Path) -> None:
+    upload = store.receive([], "text", ANNA)
+    os.replace(upload.folder / "texts", tmp_path / "taken")
+    store.remove(upload)
+    assert uploads_in(tmp_path) == []
+    assert list((tmp_path / "taken").iterdir()) != []
+
+
+@pytest.mark.parametrize(
+    ("names", "title"),
+    [(["a tale.txt"], "a tale"), (["picture.png", "b.tar.md"], "b.tar"), (["picture.png"], ""), ([], "pasted")],
+)
+def test_an_upload_is_called_like_the_first_file_that_could_be_read(
+    store: UploadStore, file: File, names: list[str], title: str
+) -> None:
+    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+    files = [file(name, png if name.endswith("png") else b"some words") for name in names]
+    assert store.receive(files, "" if files else "pasted words", ANNA).title == title
+
+
 @pytest.mark.parametrize("pasted", ["", "  \n\t "])
 def test_nothing_is_refused(store: UploadStore, tmp_path: Path, pasted: str) -> None:
     with pytest.raises(InvalidSetting, match="files: none was given"):

@@ -17,6 +17,7 @@ from textgen.config import GenerationSettings, RunSettings, TextSettings, parse_
 from textgen.engine.requests import FinishReason
 from textgen.jobs.run_status import RunState
 from textgen.limits import Limits
+from textgen.text.tokenizer_training import check_vocab_size
 from textgen.training.presets import PresetName
 from textgen.training.verdict import VerdictKind
 from textgen.ui.controls import PRESETS, controls
@@ -278,3 +279,15 @@ def test_what_is_wrong_with_a_training_setting_is_told_in_chinese(
 def test_states_are_told_in_chinese() -> None:
     error = errors.InvalidSetting("run", "one that is finished", "one that is failed, paused")
     assert say_error(error, "zh") == "训练任务：给出的是 已完成的任务；允许：失败、已暂停的任务。"
+
+
+def test_what_is_wrong_with_a_vocabulary_is_told_in_chinese() -> None:
+    with pytest.raises(errors.InvalidSetting) as too_small:
+        check_vocab_size(9)
+    assert say_error(too_small.value, "zh") == (
+        "词元数：给出的是 9；允许：不小于 264（256 个字节、换行符、四个特殊符号和若干词元）。"
+    )
+    allowed = "keep or new, as the vocabulary of this model cannot be extended"
+    fixed = errors.InvalidSetting("text.base_vocabulary", "extend", allowed)
+    assert say_error(fixed, "zh") == "词表：给出的是 extend；允许：沿用模型的或重新训练；此模型的词表无法扩充。"
+    assert say_error(fixed, "en").startswith("Vocabulary: extend was given; allowed: keep or new")

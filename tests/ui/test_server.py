@@ -21,7 +21,6 @@ from textgen.ui.server import (
     host_from,
     keep_runs_going,
     launch_options,
-    limits_from,
     people_from,
     serve_forever,
     theme,
@@ -47,20 +46,6 @@ def test_a_browser_is_opened_where_there_is_a_desktop() -> None:
 def test_models_are_looked_for_where_they_ship_and_where_they_are_trained() -> None:
     assert default_folders(Path("/app"), None) == [Path("/app/checkpoints")]
     assert default_folders(Path("/app"), Path("/data")) == [Path("/app/checkpoints"), Path("/data")]
-
-
-def test_a_host_sets_its_limits_by_their_names() -> None:
-    assert limits_from({}, shared=False) == Limits()
-    assert limits_from({}, shared=True).max_run_minutes < Limits().max_run_minutes
-    given = {"TEXTGEN_MAX_RUN_MINUTES": "7.5", "TEXTGEN_MAX_UPLOAD_BYTES": "1000", "TEXTGEN_RUNS": "elsewhere"}
-    limits = limits_from(given, shared=True)
-    assert (limits.max_run_minutes, limits.max_upload_bytes) == (7.5, 1000)
-
-
-@pytest.mark.parametrize("given", ["", "many", "-1", "0", "nan", "inf", "1.5"])
-def test_a_limit_that_is_none_is_told(given: str) -> None:
-    with pytest.raises(InvalidSetting, match="TEXTGEN_MAX_UPLOAD_BYTES"):
-        limits_from({"TEXTGEN_MAX_UPLOAD_BYTES": given}, shared=False)
 
 
 @pytest.mark.parametrize("word", ["off", "OFF", "0", "false", "no"])

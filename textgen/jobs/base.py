@@ -13,6 +13,7 @@ from textgen.errors import BadCorpus
 from textgen.files import write_atomically
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import run_of
+from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint
 from textgen.model.growth import with_vocabulary
 from textgen.model.language_model import LanguageModel
@@ -56,12 +57,12 @@ class Base:
         return None
 
 
-def open_base(settings: RunSettings) -> Base | None:
+def open_base(settings: RunSettings, *, limits: Limits | None = None) -> Base | None:
     """The base that `settings` name; raises `BadCheckpoint` or `BadTokenizer`."""
     if settings.base is None:
         return None
     path = Path(settings.base)
-    return Base(path, *open_checkpoint(path))
+    return Base(path, *open_checkpoint(path, limits=limits))
 
 
 def write_kept(corpus: Path, base: Base, tokenizer: Tokenizer, *, max_tokens: int = MAX_KEPT_TOKENS) -> None:

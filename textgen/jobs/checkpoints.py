@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
+from textgen.config import ModelSettings
 from textgen.errors import BadCheckpoint
 from textgen.jobs.run_folder import resolve_checkpoint
 from textgen.limits import Limits
-from textgen.model.checkpoint import COPY_INDEX, Checkpoint, load_checkpoint
+from textgen.model.checkpoint import COPY_INDEX, Checkpoint, load_checkpoint, read_tokenizer
 from textgen.text.copying import NgramIndex
 from textgen.text.tokenizer import Tokenizer
 
@@ -19,12 +20,21 @@ def open_checkpoint(
 ) -> tuple[Checkpoint, Tokenizer]:
     """Reads a checkpoint (or the best one of a run) and its tokenizer; raises `BadCheckpoint` or `BadTokenizer`."""
     checkpoint = load_checkpoint(resolve_checkpoint(path), device=device, limits=limits)
-    tokenizer = Tokenizer.from_bytes(checkpoint.tokenizer_bytes)
-    expected = checkpoint.model.settings.vocab_size
+    return checkpoint, _checked_tokenizer(checkpoint.tokenizer_bytes, checkpoint.model.settings.vocab_size)
+
+
+def open_tokenizer(path: Path, *, limits: Limits | None = None) -> tuple[ModelSettings, Tokenizer]:
+    """The shape and the tokenizer of a checkpoint, without its weights; raises `BadCheckpoint` or `BadTokenizer`."""
+    settings, data = read_tokenizer(resolve_checkpoint(path), limits=limits)
+    return settings, _checked_tokenizer(data, settings.vocab_size)
+
+
+def _checked_tokenizer(data: bytes, expected: int) -> Tokenizer:
+    tokenizer = Tokenizer.from_bytes(data)
     if tokenizer.vocab_size != expected:
         problem = f"{tokenizer.vocab_size} pieces where config.json says {expected}"
         raise BadCheckpoint("tokenizer.model", "vocab_size", problem)
-    return checkpoint, tokenizer
+    return tokenizer
 
 
 def open_copy_index(checkpoint: Checkpoint) -> NgramIndex | None:

@@ -26,13 +26,15 @@ def build_copy_index(
     )
 
 
-def run_copy_index(folder: RunFolder, corpus: Corpus, progress: ProgressCallback = ignore_progress) -> bytes:
+def run_copy_index(
+    folder: RunFolder, corpus: Corpus, *, limits: Limits | None = None, progress: ProgressCallback = ignore_progress
+) -> bytes:
     """The index of a run's text, as bytes; it is built once and kept beside the token ids."""
     path: Path = folder.corpus / COPY_INDEX
     try:
         data = path.read_bytes()
         NgramIndex.from_bytes(data, tokenizer_sha256=corpus.tokenizer.sha256)
     except (OSError, BadCheckpoint):
-        data = build_copy_index(corpus, progress=progress).to_bytes()
+        data = build_copy_index(corpus, limits=limits, progress=progress).to_bytes()
         write_atomically(path, data)
     return data

@@ -15,6 +15,7 @@ import psutil
 import textgen
 from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.run_folder import RunFolder
+from textgen.limits import Limits
 
 _KILL_SECONDS = 10.0
 
@@ -22,10 +23,11 @@ _KILL_SECONDS = 10.0
 class Launcher:
     """Starts workers in sessions of their own: they outlive this process.
 
-    Each gets `threads` of the processor; `niceness` lets those who write on the page come first.
+    Each gets `threads` of the processor and keeps to `limits`; `niceness` lets those who write on the page come first.
     """
 
-    def __init__(self, *, threads: int | None = None, niceness: int = 0) -> None:
+    def __init__(self, *, limits: Limits, threads: int | None = None, niceness: int = 0) -> None:
+        self._limits = limits
         self._threads = threads or _usable_cores()
         self._niceness = niceness
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -36,7 +38,7 @@ class Launcher:
         root = folder.path.parent
         command = [sys.executable, "-m", "textgen.jobs.worker"]
         command += ["--runs", str(root), "--run", folder.path.name, "--claim", claim]
-        command += ["--niceness", str(self._niceness)]
+        command += ["--limits", self._limits.to_json(), "--niceness", str(self._niceness)]
         with folder.log.open("ab") as log:
             child = subprocess.Popen(
                 command,

@@ -55,9 +55,8 @@ class JobManager:
         self._device = device
         self._wall_clock = wall_clock
         self._store = open_queue(self.root, self.limits, wall_clock=wall_clock)
-        self._launcher = Launcher(
-            threads=threads, niceness=self.limits.training_niceness if niceness is None else niceness
-        )
+        niceness = self.limits.training_niceness if niceness is None else niceness
+        self._launcher = Launcher(limits=self.limits, threads=threads, niceness=niceness)
 
     def submit(
         self,

@@ -174,6 +174,7 @@ def start_run(
     settings: RunSettings,
     *,
     device: DeviceName = "auto",
+    limits: Limits | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> TrainingRun:
     """Makes a new run folder and prepares training; raises errors of ours for bad text or settings."""
@@ -183,11 +184,11 @@ def start_run(
     # What can be wrong without reading the text is found out before there is a folder.
     settings.training.check_budget()
     chosen = choose_device(device)
-    base = open_base(settings)
+    base = open_base(settings, limits=limits)
     folder.check_unused()
     with _released_on_failure(folder.lock("out")) as lock:
         folder.create(settings)
-        return _prepare(folder, settings, chosen, base, lock, None, progress)
+        return _prepare(folder, settings, chosen, base, lock, None, limits, progress)
 
 
 def resume_run(
@@ -195,6 +196,7 @@ def resume_run(
     *,
     longer: TrainingBudget | None = None,
     device: DeviceName = "auto",
+    limits: Limits | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> TrainingRun:
     """Takes up a run from its last checkpoint; the continuation is the one that an uninterrupted run would have had.
@@ -217,12 +219,13 @@ def resume_run(
             if longer is not None:
                 raise InvalidSetting("resume", str(path), "a run that has trained, to be trained longer")
             corpus = _whole_corpus(folder)
-            return _prepare(folder, settings, chosen, open_base(settings), lock, corpus, progress)
+            base = open_base(settings, limits=limits)
+            return _prepare(folder, settings, chosen, base, lock, corpus, limits, progress)
         corpus = open_corpus(folder.corpus)
-        saved = load_checkpoint(folder.last)
+        saved = load_checkpoint(folder.last, limits=limits)
         trainer = _trainer(folder, settings, corpus, LanguageModel(settings.model).to(chosen), saved.lineage)
         trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
-        index = run_copy_index(folder, corpus, progress)
+        index = run_copy_index(folder, corpus, limits=limits, progress=progress)
         run = TrainingRun(
             folder, settings, corpus, trainer, lock, copy_index=index, lineage=saved.lineage, figures=saved.figures
         )
@@ -254,6 +257,7 @@ def _prepare(
     base: Base | None,
     lock: BaseFileLock,
     corpus: Corpus | None,
+    limits: Limits | None,
     progress: ProgressCallback,
 ) -> TrainingRun:
     """A run at its first step; without a `corpus` one is built from the files that the settings name."""
@@ -268,7 +272,7 @@ def _prepare(
             seed=settings.training.seed,
             progress=progress,
         )
-        index = run_copy_index(folder, corpus, progress)
+        index = run_copy_index(folder, corpus, limits=limits, progress=progress)
         return _begin(folder, settings, corpus, index, device, base, lock)
     except (Exception, KeyboardInterrupt) as error:
         folder.write_failure(error)

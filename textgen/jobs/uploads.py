@@ -6,11 +6,13 @@ import json
 import os
 import secrets
 import shutil
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from textgen.errors import InvalidSetting, MissingFile, NoRoom, NotFound
@@ -40,6 +42,11 @@ class Upload:
         return tuple(text.path for text in self.texts if text.path is not None)
 
     @property
+    def title(self) -> str:
+        """What a run on it is called when nobody says: the first file that could be read, without its ending."""
+        return next((PurePath(text.name).stem for text in self.texts if text.usable), "")
+
+    @property
     def characters(self) -> int:
         return sum(text.characters for text in self.texts)
 
@@ -55,6 +62,8 @@ class UploadStore:
         self._root = runs / _FOLDER
         self._limits = limits
         self._wall_clock = wall_clock
+        self._in_use: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def receive(
         self,
@@ -144,9 +153,29 @@ class UploadStore:
         texts = tuple(map(ImportedText.from_dict, content["texts"]))
         return Upload(upload_id, folder, sources, str(content["pasted"]), texts)
 
+    @contextmanager
+    def using(self, upload_id: str, person: Person) -> Iterator[Upload]:
+        """An upload that is not replaced meanwhile; raises what `get` raises."""
+        with self._lock:
+            upload = self.get(upload_id, person)
+            self._in_use[upload_id] += 1
+        try:
+            yield upload
+        finally:
+            with self._lock:
+                self._in_use[upload_id] -= 1
+                if not self._in_use[upload_id]:
+                    del self._in_use[upload_id]
+
+    def replaced(self, upload_id: str, person: Person) -> None:
+        """Deletes an upload of that person in whose place another has come; one that is in use is left to `sweep`."""
+        with self._lock, suppress(NotFound):
+            if upload_id not in self._in_use:
+                self.remove(self.get(upload_id, person))
+
     def remove(self, upload: Upload) -> None:
-        """Deletes an upload."""
-        shutil.rmtree(upload.folder, ignore_errors=True)
+        """Deletes an upload, and nothing of a run that has just taken its texts away."""
+        _delete(upload.folder)
 
     def sweep(self) -> None:
         """Deletes what nobody has trained on for a day."""
@@ -154,7 +183,7 @@ class UploadStore:
             for folder in self._root.iterdir():
                 with suppress(FileNotFoundError):  # a run has just taken it
                     if self._wall_clock() - folder.stat().st_mtime > _DAY_SECONDS:
-                        shutil.rmtree(folder, ignore_errors=True)
+                        _delete(folder)
 
     def _imported(
         self, upload_id: str, sources: tuple[ImportSource, ...], pasted: str, owner: str, progress: ProgressCallback
@@ -185,6 +214,14 @@ class UploadStore:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _delete(folder: Path) -> None:
+    """Under another name nobody can begin to use what is being deleted."""
+    gone = folder.with_name(f".{secrets.token_hex(8)}")
+    with suppress(OSError):
+        os.replace(folder, gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _size_of(path: Path, name: str) -> int:

@@ -97,9 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--run", required=True)
     parser.add_argument("--claim", required=True)
+    parser.add_argument("--limits", type=Limits.from_json, default=Limits())
     parser.add_argument("--niceness", type=int, default=0)
     options = parser.parse_args(arguments)
-    limits = Limits()
+    limits = options.limits
     store = open_queue(options.runs, limits)
     entry = store.confirm(options.run, options.claim, ProcessIdentity.current())
     if entry is None:
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     watch = _Watch(folder, store, entry, limits)
     signal.signal(signal.SIGTERM, lambda *_: watch.ask("interrupted"))
     try:
-        return _work(folder, entry, watch)
+        return _work(folder, entry, watch, limits)
     finally:
         watch.close()
         # On a full disk the row stays; whoever looks after the queue next sees that this process has ended.
@@ -121,10 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             JobManager(options.runs, device=entry.device, limits=limits, threads=threads, niceness=0).dispatch()
 
 
-def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch) -> int:
+def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> int:
     try:
         folder.keep_reserve()
-        _train(folder, entry, watch)
+        _train(folder, entry, watch, limits)
     except _Asked:
         folder.write_status(watch.asked or "stopped")
     except Exception as error:
@@ -137,14 +138,15 @@ def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch) -> int:
     return 0
 
 
-def _train(folder: RunFolder, entry: QueueEntry, watch: _Watch) -> None:
+def _train(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> None:
     from textgen.config import TrainingBudget, parse_settings
     from textgen.jobs.training_run import resume_run
     from textgen.training.events import EvaluationEvent, StartEvent, StepEvent
 
     longer = parse_settings(TrainingBudget, entry.task["longer"]) if entry.task.get("longer") else None
     preparing = _Preparing(folder, watch)
-    run = resume_run(folder.path, longer=longer, device=entry.device, progress=preparing)  # type: ignore[arg-type]
+    device: Any = entry.device
+    run = resume_run(folder.path, longer=longer, device=device, limits=limits, progress=preparing)
     watch.attach(run.stop)
     if run.trainer.step == 0:
         _look_ahead(folder, run)

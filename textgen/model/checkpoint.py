@@ -100,9 +100,7 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits:
     folder = recover_folder(folder)
     config = _read_config(folder, limits)
     settings = _checked(ModelSettings, config["model"], CONFIG, "model")
-    tokenizer_bytes = read_file(folder / TOKENIZER, limits.max_tokenizer_bytes)
-    if hashlib.sha256(tokenizer_bytes).hexdigest() != config["tokenizer_sha256"]:
-        raise BadCheckpoint(TOKENIZER, "tokenizer_sha256", "the file is not the one that config.json names")
+    tokenizer_bytes = _read_tokenizer(folder, config, limits)
     generation = GenerationSettings()
     if (folder / GENERATION).exists():
         values = read_json(folder / GENERATION, limits.max_config_bytes)
@@ -131,6 +129,13 @@ def read_model_settings(folder: Path, *, limits: Limits | None = None) -> tuple[
     return _checked(ModelSettings, config["model"], CONFIG, "model"), config
 
 
+def read_tokenizer(folder: Path, *, limits: Limits | None = None) -> tuple[ModelSettings, bytes]:
+    """The architecture and the tokenizer, without reading weights; raises `BadCheckpoint`."""
+    limits, folder = limits or Limits(), recover_folder(folder)
+    config = _read_config(folder, limits)
+    return _checked(ModelSettings, config["model"], CONFIG, "model"), _read_tokenizer(folder, config, limits)
+
+
 def is_checkpoint(folder: Path) -> bool:
     """Whether the folder claims to be a checkpoint."""
     return (recover_folder(folder) / CONFIG).is_file()
@@ -156,6 +161,13 @@ def _read_config(folder: Path, limits: Limits) -> dict[str, Any]:
     if config["weight_format"] not in ("float32", "float16"):
         raise BadCheckpoint(CONFIG, "weight_format", f"{config['weight_format']!r} is neither float32 nor float16")
     return config
+
+
+def _read_tokenizer(folder: Path, config: dict[str, Any], limits: Limits) -> bytes:
+    data = read_file(folder / TOKENIZER, limits.max_tokenizer_bytes)
+    if hashlib.sha256(data).hexdigest() != config["tokenizer_sha256"]:
+        raise BadCheckpoint(TOKENIZER, "tokenizer_sha256", "the file is not the one that config.json names")
+    return data
 
 
 def _json(values: object) -> str:

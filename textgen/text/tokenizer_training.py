@@ -59,9 +59,7 @@ def train_tokenizer(
 
     Raises `InvalidSetting` when `vocab_size` is too small to hold anything, `NoText` when there is no text.
     """
-    if vocab_size < MIN_VOCAB_SIZE:
-        allowed = f"at least {MIN_VOCAB_SIZE} (256 bytes, the newline, four specials and a few pieces)"
-        raise InvalidSetting("vocab_size", vocab_size, allowed)
+    check_vocab_size(vocab_size)
     lines = _sample_lines(texts, max_sample_bytes, progress)
     if not lines:
         raise NoText("text for the vocabulary", "nothing", "one character")
@@ -72,6 +70,13 @@ def train_tokenizer(
     if tokenizer.vocab_size < vocab_size:
         note = f"The text supports {tokenizer.vocab_size:,} pieces; {vocab_size:,} were asked for."
     return TokenizerTraining(tokenizer, vocab_size, note)
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    """Raises `InvalidSetting` for a vocabulary too small to hold anything."""
+    if vocab_size < MIN_VOCAB_SIZE:
+        allowed = f"at least {MIN_VOCAB_SIZE} (256 bytes, the newline, four specials and a few pieces)"
+        raise InvalidSetting("vocab_size", vocab_size, allowed)
 
 
 def _sample_lines(texts: Iterable[str], max_bytes: int, progress: ProgressCallback) -> list[str]:

@@ -108,6 +108,7 @@ _OTHER_LABELS = {
     "run": "runs",
     "runs": "runs",
     "resume": "runs",
+    "parameters": "parameters",
 }
 
 
@@ -117,7 +118,7 @@ def say_setting(field: str, language: Language) -> str:
     if name in EXPERT_FIELDS and section in ("", "text", "model", "training"):
         return say(name, language)
     labels = {control.field: control.key for control in controls(Limits())} | _OTHER_LABELS
-    label = labels.get(field.partition(".")[0])
+    label = labels.get(field.partition(".")[0]) or labels.get(name)
     return say(label, language) if label else field
 
 

@@ -30,6 +30,7 @@ _WHOLE = {
     "a whole number": "整数",
     "a whole number from 0, or nothing": "不小于 0 的整数，或留空",
     "a number": "数字",
+    "a number above 0": "大于 0 的数字",
     "an empty text": "空文本",
     "a lone surrogate": "不完整的 Unicode 字符",
     "complete Unicode characters": "完整的 Unicode 字符",
@@ -43,6 +44,7 @@ _WHOLE = {
     "two; or hold out a share of the text": "两份；或改为留出文本的一部分",
     "words that are one piece of the model's vocabulary": "在模型词表中为单个词元的词",
     "its process ended at once, see log.txt": "进程一启动就结束了，详见 log.txt",
+    "keep or new, as the vocabulary of this model cannot be extended": "沿用模型的或重新训练；此模型的词表无法扩充",
     "a model without an index": "没有索引的模型",
     "models with an index of their training text; textgen index makes one": (
         "带有训练文本索引的模型；可用命令 textgen index 生成"

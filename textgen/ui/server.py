@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,6 @@ from textgen.workshop import Workshop
 _OTHER_THREADS = 40
 _DISPATCH_SECONDS = 1.0
 _OFF = ("", "off", "0", "false", "no")
-_SHARED_LIMITS = {
-    "max_run_minutes": 60.0,
-    "max_queued_runs_per_person": 3,
-    "max_runs_per_person": 20,
-    "max_person_bytes": 2_000_000_000,
-    "max_upload_bytes": 50_000_000,
-}
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -165,27 +157,6 @@ def training_folder(environment: Mapping[str, str], root: Path) -> Path | None:
     if environment.get("TEXTGEN_TRAINING", "on").lower() in _OFF:
         return None
     return Path(environment.get("TEXTGEN_RUNS") or root / "runs")
-
-
-def limits_from(environment: Mapping[str, str], *, shared: bool) -> Limits:
-    """What a host allows: `TEXTGEN_` and the name of a limit in capitals sets it; a shared host begins stricter.
-
-    Raises `InvalidSetting` for what is no number above 0.
-    """
-    values: dict[str, float] = dict(_SHARED_LIMITS) if shared else {}
-    for limit in fields(Limits):
-        name = f"TEXTGEN_{limit.name.upper()}"
-        given = environment.get(name)
-        if given is None:
-            continue
-        try:
-            value = int(given) if isinstance(limit.default, int) else float(given)
-        except ValueError:
-            value = 0
-        if not 0 < value < float("inf"):
-            raise InvalidSetting(name, given, "a number above 0")
-        values[limit.name] = value
-    return Limits(**values)  # type: ignore[arg-type]
 
 
 def people_from(environment: Mapping[str, str], runs: Path | None) -> People:

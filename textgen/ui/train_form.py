@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import queue
+import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from textgen.config import CELLS
 from textgen.errors import InvalidSetting, NotFound, TextgenError
-from textgen.progress import Progress
+from textgen.progress import Progress, ProgressCallback, ignore_progress
 from textgen.studio import Studio
+from textgen.ui.expert_fields import ExpertFields, expert_changes, fixed_fields
 from textgen.ui.i18n import Language, known_language, say, say_error
 from textgen.ui.people import People
 from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
@@ -27,22 +31,6 @@ _NONE = ""
 _PRESETS = ("quick", "balanced", "thorough")
 _VOCABULARIES = ("keep", "extend", "new")
 _ENCODINGS = ("utf-8", "gb18030", "big5", "shift_jis", "euc-kr", "koi8-r", "windows-1251", "windows-1252", "utf-16")
-_SECTIONS = {
-    "text": ("split", "vocab_size", "tokenizer"),
-    "model": ("cell", "hidden_size", "num_layers", "embedding_size"),
-    "training": ("minutes", "learning_rate", "batch_size", "window", "patience", "evaluations"),
-}
-# A base brings its own shape, and its vocabulary unless another is wanted.
-_WHOLE = {
-    "batch_size",
-    "window",
-    "patience",
-    "evaluations",
-    "vocab_size",
-    "hidden_size",
-    "num_layers",
-    "embedding_size",
-}
 
 
 class TrainForm:
@@ -57,13 +45,16 @@ class TrainForm:
         self._wire()
 
     def _build(self, i18n: gr.I18n) -> None:
+        # What was read last and from what: the form may hold another text by now.
         self._upload_id = gr.Textbox("", visible=False)
+        self._read_from = gr.Textbox("", visible=False)
+        # Changes with every reading.
+        self._reading = gr.Textbox("", visible=False)
         self.started = gr.Textbox("", visible=False)
         with gr.Group(elem_id="train-text"):
             self._files = gr.File(
                 label=i18n("files"),
                 file_count="multiple",
-                file_types=[f".{name}" for name in (*FORMATS, "htm", "markdown", "text")],
                 height=150,
                 elem_id="train-files",
             )
@@ -120,7 +111,7 @@ class TrainForm:
             elem_id="train-preset",
         )
         with gr.Accordion(i18n("fold_expert"), open=False, elem_classes="fold", elem_id="fold-expert"), gr.Row():
-            self._expert = {name: self._field(name, i18n) for name in EXPERT_FIELDS}
+            self._expert = ExpertFields(i18n)
         with gr.Row():
             self._title = gr.Textbox(label=i18n("title"), info=i18n("title_info"), elem_id="train-title", max_lines=1)
             self._prompts = gr.Textbox(
@@ -131,25 +122,12 @@ class TrainForm:
             self._estimate = gr.Button(i18n("estimate"), elem_id="train-estimate", scale=1)
         self._status = gr.HTML(status_html(""), elem_id="train-status")
 
-    @staticmethod
-    def _field(name: str, i18n: gr.I18n) -> Any:
-        common: dict[str, Any] = {
-            "label": i18n(name),
-            "info": i18n(f"{name}_info"),
-            "elem_id": f"train-{name.replace('_', '-')}",
-            "min_width": 150,
-        }
-        if name in ("cell", "tokenizer"):
-            choices = CELLS if name == "cell" else ("unigram", "bpe", "char")
-            return gr.Dropdown(list(choices), value=None, **common)
-        if name == "split":
-            return gr.Textbox("", max_lines=1, **common)
-        return gr.Number(None, precision=0 if name in _WHOLE else None, **common)
-
     def _wire(self) -> None:
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         imported = [
             self._upload_id,
+            self._read_from,
+            self._reading,
             self._report,
             self._status,
             self._again_file,
@@ -157,41 +135,57 @@ class TrainForm:
             self._start,
             self._title,
         ]
-        choice = [self._upload_id, self._base, self._vocabulary, self._preset]
-        suited = [*self._expert.values(), self._vocabulary, self._fit]
-        reads = gr.on(
+        brought = [self._upload_id, self._read_from, self._files, self._pasted]
+        gr.on(
             [self._read.click, self._files.upload],
             self.read,
-            [self._language, self._files, self._pasted, self._title],
+            [self._language, self._upload_id, self._files, self._pasted],
             imported,
             concurrency_limit=4,
             **quiet,
         )
-        again = self._again.click(
+        again = [self._again_file, self._again_encoding, self._again_column]
+        self._again.click(
             self.read_again,
-            [self._language, self._upload_id, self._again_file, self._again_encoding, self._again_column, self._title],
+            [self._language, *brought, *again],
             imported,
             concurrency_limit=4,
             **quiet,
         )
-        for event in (reads, again):
-            event.then(self.suit, [self._language, *choice], suited, **quiet)
+        choice = [self._base, self._vocabulary, self._preset]
+        minutes = self._expert.minutes
+        # One event for all of them, so that the last answer is that to the last question.
         gr.on(
-            [self._base.input, self._preset.input, self._vocabulary.input],
+            [
+                self._reading.change,
+                self._base.input,
+                self._vocabulary.input,
+                self._preset.input,
+                minutes.blur,
+                minutes.submit,
+                self._language.change,
+            ],
             self.suit,
-            [self._language, *choice],
-            suited,
+            [self._language, self._upload_id, *choice, minutes],
+            [*self._expert.components, self._vocabulary, self._fit],
+            trigger_mode="always_last",
             **quiet,
         )
-        # Text that came after the last reading is read when training starts.
-        for changed in (self._pasted.input, self._files.change, self._files.clear):
-            changed(None, None, [self._upload_id], js="() => ''", **quiet)
-        asked = [self._language, *choice, self._prompts, *self._expert.values()]
+        asked = [self._language, *brought, *choice, self._prompts, *self._expert.components]
         self._estimate.click(self.estimate, asked, [self._status], concurrency_limit=1, **quiet)
         self._start.click(
             self.start,
-            [self._title, self._files, self._pasted, *asked],
-            [self._status, self.started, self._upload_id, self._report, self._files, self._pasted, self._title],
+            [self.started, self._title, *asked],
+            [
+                self._status,
+                self.started,
+                self._upload_id,
+                self._read_from,
+                self._report,
+                self._files,
+                self._pasted,
+                self._title,
+            ],
             trigger_mode="once",
             **quiet,
         )
@@ -207,44 +201,66 @@ class TrainForm:
         return [(say("base_none", language), _NONE), *((info.title, info.name) for info in models)]
 
     def read(
-        self, request: gr.Request, language_name: str, files: Sequence[str] | None, pasted: str | None, title: str
-    ) -> Iterator[tuple[Any, ...]]:
+        self,
+        request: gr.Request,
+        language_name: str,
+        upload_id: str,
+        files: Sequence[str] | None,
+        pasted: str | None,
+    ) -> Iterator[dict[Any, Any]]:
         """Imports what was dropped and pasted; yields how far it is, then the report."""
         language, person = known_language(language_name), self._people.of(request)
-        named = [(Path(file), Path(file).name) for file in files or []]
 
-        def work(progress: Any) -> Upload:
-            return self._workshop.uploads.receive(named, pasted or "", person, progress)
+        def work(progress: ProgressCallback) -> Upload:
+            return self._receive(upload_id, files, pasted, person, progress)
 
-        yield from self._importing(work, language, title)
+        yield from self._importing(work, language, _mark_of(files, pasted), keep=())
 
     def read_again(
         self,
         request: gr.Request,
         language_name: str,
         upload_id: str,
+        read_from: str,
+        files: Sequence[str] | None,
+        pasted: str | None,
         file: str | None,
         encoding: str | None,
         column: str | None,
-        title: str,
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Iterator[dict[Any, Any]]:
         """The same once more, with another encoding or column for one file."""
         language, person = known_language(language_name), self._people.of(request)
+        mark = _mark_of(files, pasted)
 
-        def work(progress: Any) -> Upload:
+        def work(progress: ProgressCallback) -> Upload:
+            self._check_read(upload_id, read_from, mark, person)
             return self._workshop.uploads.read_again(
                 upload_id, person, file or "", encoding=encoding or None, column=column or None, progress=progress
             )
 
-        yield from self._importing(work, language, title)
+        yield from self._importing(work, language, mark, keep=(self._again_file, self._again_column))
 
-    def _importing(self, work: Any, language: Language, title: str) -> Iterator[tuple[Any, ...]]:
-        skipped: list[Any] = [gr.skip()] * 7
+    def _receive(
+        self,
+        upload_id: str,
+        files: Sequence[str] | None,
+        pasted: str | None,
+        person: Person,
+        progress: ProgressCallback = ignore_progress,
+    ) -> Upload:
+        """Imports the text of the form in place of what this page has brought before."""
+        named = [(Path(file), Path(file).name) for file in files or []]
+        upload = self._workshop.uploads.receive(named, pasted or "", person, progress)
+        self._workshop.uploads.replaced(upload_id, person)
+        return upload
 
-        def with_status(html: str) -> tuple[Any, ...]:
-            return (*skipped[:2], html, *skipped[3:])
-
-        yield with_status(status_html(say("importing", language, name=""), busy=True))
+    def _importing(
+        self, work: Callable[[ProgressCallback], Upload], language: Language, mark: str, keep: Sequence[Any]
+    ) -> Iterator[dict[Any, Any]]:
+        """Updates of what shows an import; of the fields in `keep` only the choices change."""
+        # Nobody starts a run on a text that is being read; a click would read it twice.
+        busy = {self._start: gr.Button(interactive=False)}
+        yield {self._status: status_html(say("importing", language, name=""), busy=True), **busy}
         told: queue.Queue[Progress | Upload | Exception] = queue.Queue()
 
         def run() -> None:
@@ -257,55 +273,78 @@ class TrainForm:
         while isinstance(item := told.get(), Progress):
             if told.empty():
                 share = f"{item.done / item.total:.0%}" if item.total else ""
-                yield with_status(status_html(say("importing", language, name=share), busy=True))
+                yield {self._status: status_html(say("importing", language, name=share), busy=True)}
+        ready = {self._start: gr.Button(interactive=True)}
         if isinstance(item, Exception):
-            yield with_status(self._start_problem(item, language))
+            yield {self._status: self._start_problem(item, language), **ready}
             return
         names = list(dict.fromkeys(text.name for text in item.texts))
-        columns = list(dict.fromkeys(name for text in item.texts for name in text.columns))
-        usable = next((text for text in item.texts if text.usable), None)
-        yield (
-            item.upload_id,
-            report_html(item, language),
-            status_html(""),
-            gr.Dropdown(names, value=names[0] if names else None),
-            gr.Dropdown(["", *columns], value=""),
-            gr.Button(interactive=usable is not None),
-            title or (Path(usable.name).stem if usable is not None else ""),
-        )
+        columns = ["", *dict.fromkeys(name for text in item.texts for name in text.columns)]
+        choices = {self._again_file: names, self._again_column: columns}
+        yield {
+            self._upload_id: item.upload_id,
+            self._read_from: mark,
+            self._reading: secrets.token_hex(4),
+            self._report: report_html(item, language),
+            self._status: status_html(""),
+            self._title: gr.Textbox(placeholder=item.title),
+            **{
+                field: gr.Dropdown(some) if field in keep else gr.Dropdown(some, value=next(iter(some), None))
+                for field, some in choices.items()
+            },
+            **ready,
+        }
 
     def suit(
-        self, request: gr.Request, language_name: str, upload_id: str, base: str | None, vocabulary: str, preset: str
+        self,
+        request: gr.Request,
+        language_name: str,
+        upload_id: str,
+        base: str | None,
+        vocabulary: str,
+        preset: str,
+        minutes: str | None,
     ) -> list[Any]:
-        """The values behind a choice, whether a vocabulary is to be chosen, and how well the base's fits."""
+        """What a choice means, as placeholders and labels, and how well the base's vocabulary fits.
+
+        No value is set: this answer may come after somebody has begun to fill in the form.
+        """
         language, person = known_language(language_name), self._people.of(request)
-        vocabulary_update = gr.Radio(visible=bool(base))
+        fixed = fixed_fields(base, vocabulary)
+        fit = ""
+        values: dict[str, Any] = {}
         try:
             upload = self._workshop.uploads.get(upload_id, person)
-            settings = self._workshop.settings(upload, self._request(person, base, vocabulary, preset, ""))
-            fit = ""
+            settings = self._workshop.settings(
+                upload, self._request(person, base, vocabulary, preset, "", {"minutes": minutes})
+            )
+            values = {**settings.text.model_dump(), **settings.model.model_dump(), **settings.training.model_dump()}
             if base:
                 fit = fit_html(self._workshop.fit(upload, self._base_path(person, base)), language)
         except NotFound:
-            return [*(gr.skip() for _ in EXPERT_FIELDS), vocabulary_update, ""]
+            pass
         except TextgenError as error:
-            return [*(gr.skip() for _ in EXPERT_FIELDS), vocabulary_update, error_html(say_error(error, language))]
-        values = {**settings.text.model_dump(), **settings.model.model_dump(), **settings.training.model_dump()}
-        if base:
-            values |= next(info.config["model"] for info in self._studio.models(person) if info.name == base)
-        fixed = set(_SECTIONS["model"]) | ({"vocab_size", "tokenizer"} if vocabulary == "keep" else set())
-        updates = []
-        for name in EXPERT_FIELDS:
-            component = type(self._expert[name])
-            updates.append(component(value=values[name], interactive=not (base and name in fixed)))
-        return [*updates, vocabulary_update, fit]
+            fit = error_html(say_error(error, language))
+        if (minutes or "").strip():
+            values.pop("minutes", None)
+        return [*self._expert.suited(values, fixed, language), gr.Radio(visible=bool(base)), fit]
 
-    def estimate(self, request: gr.Request, language_name: str, upload_id: str, *values: Any) -> Iterator[str]:
+    def estimate(
+        self,
+        request: gr.Request,
+        language_name: str,
+        upload_id: str,
+        read_from: str,
+        files: Sequence[str] | None,
+        pasted: str | None,
+        *values: Any,
+    ) -> Iterator[str]:
         """Times some real steps."""
         language, person = known_language(language_name), self._people.of(request)
         yield status_html(say("estimating", language), busy=True)
         try:
-            figures = self._workshop.estimate(upload_id, self._request(person, *values), person)
+            self._check_read(upload_id, read_from, _mark_of(files, pasted), person)
+            figures = self._workshop.estimate(upload_id, self._asked(person, *values), person)
             yield status_html(estimate_text(figures, language))
         except Exception as error:
             yield self._start_problem(error, language)
@@ -313,37 +352,71 @@ class TrainForm:
     def start(
         self,
         request: gr.Request,
-        title: str,
-        files: Sequence[str] | None,
-        pasted: str | None,
+        started: str,
+        title: str | None,
         language_name: str,
         upload_id: str,
+        read_from: str,
+        files: Sequence[str] | None,
+        pasted: str | None,
         *values: Any,
-    ) -> tuple[Any, ...]:
+    ) -> dict[Any, Any]:
         """Queues the run; text that was not read yet is read first."""
         language, person = known_language(language_name), self._people.of(request)
+        mark = _mark_of(files, pasted)
+        if started and not mark:
+            return {self._status: status_html(say("started_before", language))}
         try:
-            if not upload_id:
-                named = [(Path(file), Path(file).name) for file in files or []]
-                upload_id = self._workshop.uploads.receive(named, pasted or "", person).upload_id
-            run_id = self._workshop.start(upload_id, self._request(person, *values), person, title=title or "")
+            if not mark:
+                raise NotFound("upload", "", "")
+            if not self._is_read(upload_id, read_from, mark, person):
+                upload_id, read_from = self._receive(upload_id, files, pasted, person).upload_id, mark
+            run_id = self._workshop.start(upload_id, self._asked(person, *values), person, title=title or "")
         except Exception as error:
             # What was received stays to be tried again with other settings.
-            return (self._start_problem(error, language), gr.skip(), upload_id, *[gr.skip()] * 4)
-        return status_html(say("started", language)), run_id, "", "", None, "", ""
+            problem = self._start_problem(error, language)
+            return {self._status: problem, self._upload_id: upload_id, self._read_from: read_from}
+        return {
+            self._status: status_html(say("started", language)),
+            self.started: run_id,
+            self._upload_id: "",
+            self._read_from: "",
+            self._report: "",
+            self._files: None,
+            self._pasted: "",
+            self._title: gr.Textbox(value="", placeholder=""),
+        }
 
-    def _request(
+    def _is_read(self, upload_id: str, read_from: str, mark: str, person: Person) -> bool:
+        """Whether the text that is in the form now has been imported, and is still there."""
+        if read_from != mark:
+            return False
+        with suppress(NotFound):
+            self._workshop.uploads.get(upload_id, person)
+            return True
+        return False
+
+    def _check_read(self, upload_id: str, read_from: str, mark: str, person: Person) -> None:
+        if not mark:
+            raise NotFound("upload", "", "")
+        if not self._is_read(upload_id, read_from, mark, person):
+            raise _NotRead
+
+    def _asked(
         self, person: Person, base: str | None, vocabulary: str, preset: str, prompts: str | None, *expert: Any
     ) -> RunRequest:
-        """What the form asks for; raises `InvalidSetting`."""
-        given = {name: value for name, value in zip(EXPERT_FIELDS, expert, strict=False) if value not in (None, "")}
-        changes = {
-            section: {name: given[name] for name in names if name in given} for section, names in _SECTIONS.items()
-        }
-        if base:
-            changes["model"] = {}
-            if vocabulary == "keep":
-                changes["text"] = {name: value for name, value in changes["text"].items() if name == "split"}
+        return self._request(person, base, vocabulary, preset, prompts, dict(zip(EXPERT_FIELDS, expert, strict=True)))
+
+    def _request(
+        self,
+        person: Person,
+        base: str | None,
+        vocabulary: str,
+        preset: str,
+        prompts: str | None,
+        expert: Mapping[str, str | None],
+    ) -> RunRequest:
+        """What the form asks for; an empty field is as the preset says. Raises `InvalidSetting` and `NotFound`."""
         lines = tuple(line for line in (prompts or "").split("\n") if line.strip()) or ("",)
         if preset not in _PRESETS:
             raise InvalidSetting("preset", preset, ", ".join(_PRESETS))
@@ -352,7 +425,7 @@ class TrainForm:
             base=self._base_path(person, base) if base else None,
             base_vocabulary=vocabulary,
             sample_prompts=lines,
-            changes={section: values for section, values in changes.items() if values},
+            changes=expert_changes(expert, fixed_fields(base, vocabulary)),
         )
 
     def _base_path(self, person: Person, name: str) -> Path:
@@ -364,6 +437,8 @@ class TrainForm:
     def _start_problem(self, error: Exception, language: Language) -> str:
         if isinstance(error, NotFound) and error.params.get("what") == "upload":
             return error_html(say("no_text_yet", language))
+        if isinstance(error, _NotRead):
+            return error_html(say("read_first", language))
         return self._problem(error, language)
 
     @staticmethod
@@ -371,3 +446,16 @@ class TrainForm:
         if not isinstance(error, TextgenError):
             _LOGGER.error("the Train tab failed", exc_info=error)
         return error_html(say_error(error, language))
+
+
+class _NotRead(Exception):
+    """The text in the form is another one than what was read last."""
+
+
+def _mark_of(files: Sequence[str] | None, pasted: str | None) -> str:
+    """Differs for another text in the form; empty where there is none."""
+    pasted = (pasted or "").strip()
+    if not files and not pasted:
+        return ""
+    content = json.dumps([list(files or []), pasted])
+    return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()

@@ -66,6 +66,8 @@ def _form() -> dict[str, tuple[str, str]]:
         "preset_balanced": ("Balanced", "均衡"),
         "preset_thorough": ("Thorough", "充分"),
         "fold_expert": ("The values behind it", "背后的具体数值"),
+        "as_preset": ("as the preset says", "按预设"),
+        "as_preset_value": ("as the preset: {value}", "按预设：{value}"),
         "title": ("Name", "名称"),
         "title_info": ("What the run and its model are called.", "这次训练及其模型的名称。"),
         "prompts": ("Sample prompts", "样例开头"),
@@ -84,6 +86,12 @@ def _form() -> dict[str, tuple[str, str]]:
             "约 {minutes} 分钟：每秒 {rate} 词元，读 {passes} 遍。内存 {memory} MB，检查点 {disk} MB，剩余 {free} MB。",
         ),
         "started": ("Started. It goes on when you close this page.", "已开始。关闭本页也会继续。"),
+        "parameters": ("Parameters of the model", "模型参数量"),
+        "started_before": (
+            "That run has started. Bring another text to start another one.",
+            "那次训练已经开始。要开始新的训练，请提供另一份文本。",
+        ),
+        "read_first": ("The text has changed: read it first.", "文本已更改：请先读取。"),
         "no_text_yet": ("Drop files or paste text first.", "请先拖入文件或粘贴文本。"),
     }
 
