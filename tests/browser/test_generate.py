@@ -377,7 +377,7 @@ def test_several_texts_stand_side_by_side_to_choose_from(desktop: GeneratePage) 
 
 def test_presets_fill_the_sliders_and_say_where_they_stand(desktop: GeneratePage) -> None:
     balanced, wild = desktop.page.get_by_label("Balanced"), desktop.page.get_by_label("Wild")
-    expect(balanced).to_be_checked()
+    expect(balanced).to_be_checked(timeout=60_000)
     wild.check()
     expect(desktop.number("temperature")).to_have_value("1.2")
     desktop.unfold("sampling")
