@@ -259,6 +259,7 @@ class TestStart:
         first = workshop.start(upload.upload_id, RunRequest(base=trained_run), ANNA, title="First")
         folder = workshop.jobs.root / first
         assert RunFolder(folder).read_about()["lineage"] == ["tiny"]
+        shutil.copytree(trained_run / "checkpoints" / "best", folder / "checkpoints" / "best")
         again = workshop.start(second.upload_id, RunRequest(base=folder / "checkpoints" / "best"), ANNA)
         assert RunFolder(workshop.jobs.root / again).read_about()["lineage"] == ["First", "tiny"]
 
