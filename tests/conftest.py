@@ -16,6 +16,9 @@ from tests.grammar import make_text
 # Both are read at import time of torch and gradio, so they are set before any test module is collected.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# As are these of the Hub's client: tests speak to a server of theirs over plain HTTP, and with no token of the user's.
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
 # What tests make again and again goes into a folder of their own, not into the user's.
 if "TEXTGEN_CACHE" not in os.environ:
     os.environ["TEXTGEN_CACHE"] = tempfile.mkdtemp(prefix="textgen-tests-")

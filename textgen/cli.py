@@ -82,6 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_score(verbs)
     _add_evaluate(verbs)
     _add_export(verbs)
+    _add_push(verbs)
+    _add_pull(verbs)
     _add_index(verbs)
     _add_tokenizer(verbs)
     _add_import(verbs)
@@ -178,6 +180,22 @@ def _add_export(verbs: Any) -> None:
     parser.set_defaults(run=commands.export)
 
 
+def _add_push(verbs: Any) -> None:
+    parser = verbs.add_parser("push", help="put a checkpoint or a run's best one on the Hugging Face Hub")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint or a run")
+    _add_repository(parser)
+    parser.add_argument("--private", action="store_true", help="for nobody else's eyes")
+    parser.set_defaults(run=commands.push)
+
+
+def _add_pull(verbs: Any) -> None:
+    parser = verbs.add_parser("pull", help="get a model from the Hugging Face Hub")
+    _add_repository(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the checkpoint")
+    parser.add_argument("--revision", metavar="NAME", help="a branch, a tag or a commit; default: the newest")
+    parser.set_defaults(run=commands.pull)
+
+
 def _add_index(verbs: Any) -> None:
     parser = verbs.add_parser("index", help="let a checkpoint tell what it copies from the text it was trained on")
     _add_checkpoint(parser)
@@ -258,6 +276,15 @@ def _benchmark_path() -> list[str]:
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint or a run")
+
+
+def _add_repository(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("repo_id", metavar="USER/NAME", help="the model on the Hub")
+    parser.add_argument(
+        "--token-stdin",
+        action="store_true",
+        help="read the token from standard input; default: HF_TOKEN, or the login of `hf auth login`",
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

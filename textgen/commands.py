@@ -263,8 +263,7 @@ def export(options: argparse.Namespace) -> int:
     from textgen.model.checkpoint import save_checkpoint
 
     checkpoint, _ = open_checkpoint(options.checkpoint)
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise InvalidSetting("out", str(options.out), "a new or empty folder")
+    _check_unused(options.out)
     megabytes = options.max_file_mb
     if megabytes is not None and not 0 < megabytes < math.inf:
         raise InvalidSetting("--max-file-mb", megabytes, "a number of megabytes above 0")
@@ -276,6 +275,42 @@ def export(options: argparse.Namespace) -> int:
     )
     size = sum(path.stat().st_size for path in options.out.iterdir())
     _write_line(f"{size / 1e6:.1f} MB in {options.out}")
+    return 0
+
+
+def push(options: argparse.Namespace) -> int:
+    """`textgen push`: a checkpoint, or the best one of a run, goes to the Hugging Face Hub."""
+    from textgen.hub import push
+    from textgen.jobs.checkpoints import open_checkpoint
+    from textgen.jobs.run_folder import resolve_checkpoint
+
+    line = StatusLine(sys.stderr)
+    folder = resolve_checkpoint(options.checkpoint)
+    open_checkpoint(folder)
+    address = push(folder, options.repo_id, token=_token(options), private=options.private, progress=line.progress)
+    line.clear()
+    _write_line(f"It is at {address}")
+    return 0
+
+
+def pull(options: argparse.Namespace) -> int:
+    """`textgen pull`: a model from the Hugging Face Hub becomes a checkpoint folder."""
+    from textgen.hub import pull
+    from textgen.jobs.checkpoints import open_checkpoint
+
+    _check_unused(options.out)
+    line = StatusLine(sys.stderr)
+    commit = pull(
+        options.repo_id,
+        options.out,
+        downloads=cache_folder(os.environ) / "hub",
+        revision=options.revision,
+        token=_token(options),
+        check=open_checkpoint,
+        progress=line.progress,
+    )
+    line.clear()
+    _write_line(f"{options.repo_id}, commit {commit[:12]}, is in {options.out}")
     return 0
 
 
@@ -360,6 +395,16 @@ def serve(options: argparse.Namespace) -> int:
         open_browser=options.open,
     )
     return 0
+
+
+def _token(options: argparse.Namespace) -> str | None:
+    """What was given; without that the client of the Hub looks for HF_TOKEN and for a login."""
+    return _standard_input().strip() if options.token_stdin else None
+
+
+def _check_unused(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidSetting("out", str(out), "a new or empty folder")
 
 
 def _standard_input() -> str:

@@ -389,6 +389,56 @@ class ImportFailed(TextgenError, RuntimeError):
         super().__init__(file=file)
 
 
+class HubNotFound(TextgenError, LookupError):
+    """A repository or revision that is not on the Hub, or not for everybody's eyes."""
+
+    code = "hub_not_found"
+    template = "{repo} was not found at {host}; a private model needs a token that may read it."
+
+    def __init__(self, repo: str, host: str) -> None:
+        super().__init__(repo=repo, host=host)
+
+
+class HubForbidden(TextgenError, PermissionError):
+    """Something that the Hub does not let this token do."""
+
+    code = "hub_forbidden"
+    template = "{host} does not allow this with {repo}: the token is missing, wrong, or may not do it."
+
+    def __init__(self, repo: str, host: str) -> None:
+        super().__init__(repo=repo, host=host)
+
+
+class HubGated(TextgenError, PermissionError):
+    """A repository whose terms are to be accepted first."""
+
+    code = "hub_gated"
+    template = "{repo} is gated: accept its terms at {host} first, and give a token of the same account."
+
+    def __init__(self, repo: str, host: str) -> None:
+        super().__init__(repo=repo, host=host)
+
+
+class HubUnreachable(TextgenError, ConnectionError):
+    """No answer from the Hub, or none that came to its end."""
+
+    code = "hub_unreachable"
+    template = "{host} could not be reached for {repo}: {reason}. Try again in a moment."
+
+    def __init__(self, repo: str, host: str, reason: str) -> None:
+        super().__init__(repo=repo, host=host, reason=reason)
+
+
+class HubRefused(TextgenError, RuntimeError):
+    """Any other answer of the Hub that is no success."""
+
+    code = "hub_refused"
+    template = "{host} did not do this with {repo}: {reason}."
+
+    def __init__(self, repo: str, host: str, reason: str) -> None:
+        super().__init__(repo=repo, host=host, reason=reason)
+
+
 def error_as_dict(error: TextgenError) -> dict[str, Any]:
     """`error` as what JSON can hold: its code and its params."""
     plain = (str, int, float, bool, type(None))

@@ -26,6 +26,7 @@ class Limits:
     max_tokenizer_bytes: int = 64_000_000
     max_weights_bytes: int = 8_000_000_000
     max_copy_index_bytes: int = 700_000
+    max_hub_bytes: int = 8_000_000_000
     max_runs_training_per_device: int = 1
     training_niceness: int = 15
     max_queued_runs_per_person: int = 8
@@ -66,6 +67,7 @@ _SHARED: Mapping[str, float] = {
     "max_runs_per_person": 20,
     "max_person_bytes": 2_000_000_000,
     "max_upload_bytes": 50_000_000,
+    "max_hub_bytes": 500_000_000,
     "max_model_parameters": 50_000_000,
 }
 

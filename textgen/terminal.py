@@ -33,6 +33,9 @@ _STAGES = {
     "indexing": "Indexing what was copied from",
     "evaluating": "Evaluating",
     "importing": "Converting",
+    "uploading": "Uploading",
+    "downloading": "Downloading",
+    "checking": "Reading it",
 }
 
 

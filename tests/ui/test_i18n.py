@@ -63,6 +63,11 @@ EXAMPLES: list[errors.TextgenError] = [
     errors.ImportTooSlow("a.pdf", 300.0),
     errors.ImportTooBig("a.pdf", 2_000_000_000),
     errors.ImportFailed("a.pdf"),
+    errors.HubNotFound("a/b", "huggingface.co"),
+    errors.HubForbidden("a/b", "huggingface.co"),
+    errors.HubGated("a/b", "huggingface.co"),
+    errors.HubUnreachable("a/b", "huggingface.co", "no route to host"),
+    errors.HubRefused("a/b", "huggingface.co", "HTTP 418"),
 ]
 # Keys that are put together of a word and a choice: those of every choice, and no other.
 FAMILIES: dict[str, tuple[str, ...]] = {

@@ -58,6 +58,11 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / WEIGHTS_INDEX, *sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))]
 
 
+def is_weights(name: str) -> bool:
+    """Whether a file of that name may hold weights, or says where they are."""
+    return name in (WEIGHTS, WEIGHTS_INDEX) or _SHARD.fullmatch(name) is not None
+
+
 def read_weights(
     folder: Path, shapes: Mapping[str, tuple[int, ...]], weight_format: str, limits: Limits
 ) -> dict[str, Tensor]:

@@ -1,0 +1,222 @@
+"""A Hub in miniature: the routes that the real client speaks when a model goes there or comes from there."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+WRITER, STRANGER = "hf_writer", "hf_stranger"
+LICENSES = {"mit", "apache-2.0", "unknown", "other"}
+
+
+@dataclass
+class Repository:
+    """A repository at its newest commit. `listed` are sizes that its listing has wrong."""
+
+    private: bool = False
+    gated: bool = False
+    files: dict[str, bytes] = field(default_factory=dict)
+    listed: dict[str, int] = field(default_factory=dict)
+    commits: int = 0
+
+    @property
+    def sha(self) -> str:
+        content = "".join(f"{name} {hashlib.sha1(data).hexdigest()}\n" for name, data in sorted(self.files.items()))
+        return hashlib.sha1(f"{self.commits}{content}".encode()).hexdigest()
+
+
+class Hub:
+    """What the server knows. `asked` are the requests so far: method, path, token."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.objects: dict[str, bytes] = {}
+        self.asked: list[tuple[str, str, str]] = []
+        self.address = ""
+        self.fails: Callable[[str, str], bool] = lambda _method, _path: False
+
+    def downloaded(self) -> list[str]:
+        """The names of the files that somebody got, in order."""
+        got = [path for method, path, _ in self.asked if method == "GET" and "/resolve/" in path]
+        return [path.rpartition("/")[2] for path in got]
+
+
+@contextmanager
+def hub_server() -> Iterator[Hub]:
+    """A running server on this machine."""
+    hub = Hub()
+
+    class Handler(_Handler):
+        pass
+
+    Handler.hub = hub
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    hub.address = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, code: str = "", message: str = "", **more: str) -> None:
+        super().__init__(status)
+        self.status, self.code, self.message, self.more = status, code, message, more
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _serve(self) -> None:
+        self._token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        path = unquote(urlsplit(self.path).path)
+        self._body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.hub.asked.append((self.command, path, self._token))
+        try:
+            if self.hub.fails(self.command, path):
+                raise _Refusal(503, message="out of order")
+            if self._token not in ("", WRITER, STRANGER) or (self.command == "POST" and self._token == ""):
+                raise _Refusal(401, message="Invalid credentials in Authorization header")
+            for method, pattern, act in _ROUTES:
+                match = re.fullmatch(pattern, path)
+                if method == self.command and match:
+                    return act(self, *match.groups())
+            raise _Refusal(404)
+        except _Refusal as refusal:
+            headers = {"X-Error-Code": refusal.code} if refusal.code else {}
+            headers |= {"X-Error-Message": refusal.message} if refusal.message else {}
+            self._answer({"error": refusal.message, **refusal.more}, refusal.status, **headers)
+
+    do_GET = do_HEAD = do_POST = do_PUT = _serve  # noqa: N815
+
+    def _answer(self, content: Any, status: int = 200, **headers: str) -> None:
+        self._send(json.dumps(content).encode(), status, {"Content-Type": "application/json", **headers})
+
+    def _send(self, data: bytes, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _repository(self, name: str, *, revision: str = "main", write: bool = False) -> Repository:
+        found = self.hub.repositories.get(name)
+        if found is None or (found.private and self._token != WRITER):
+            raise _Refusal(404, "RepoNotFound", "Repository not found")
+        if write and self._token != WRITER:
+            raise _Refusal(403, message="You don't have the rights to write")
+        if revision not in ("main", found.sha):
+            raise _Refusal(404, "RevisionNotFound", "Invalid rev id")
+        return found
+
+    def _create(self) -> None:
+        asked = json.loads(self._body)
+        if self._token != WRITER:
+            raise _Refusal(403, message="You don't have the rights to create a model under this namespace")
+        name = f"{asked['organization']}/{asked['name']}"
+        if name in self.hub.repositories:
+            raise _Refusal(409, message="You already created this model repo", url=f"{self.hub.address}/{name}")
+        self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
+        self._answer({"url": f"{self.hub.address}/{name}", "name": name})
+
+    def _validate_yaml(self) -> None:
+        card = json.loads(self._body)["content"]
+        values = yaml.safe_load(card.split("---\n")[1]) if card.startswith("---\n") else {}
+        problems = [] if values.get("license") in LICENSES else ["license: not one of those known"]
+        problems += [] if isinstance(values.get("tags", []), list) else ["tags: no list"]
+        answer = {"errors": [{"message": problem} for problem in problems], "warnings": []}
+        self._answer(answer, 400 if problems else 200)
+
+    def _info(self, name: str, revision: str = "main") -> None:
+        found = self._repository(name, revision=revision)
+        files = [
+            {"rfilename": path, "size": found.listed.get(path, len(data)), "blobId": hashlib.sha1(data).hexdigest()}
+            for path, data in found.files.items()
+        ]
+        self._answer({"id": name, "sha": found.sha, "private": found.private, "gated": False, "siblings": files})
+
+    def _info_of_newest(self, name: str) -> None:
+        self._info(name)
+
+    def _preupload(self, name: str, _revision: str) -> None:
+        self._repository(name, write=True)
+        large = (".safetensors", ".bin", ".model")
+        files = [
+            {"path": item["path"], "uploadMode": "lfs" if item["path"].endswith(large) else "regular"}
+            for item in json.loads(self._body)["files"]
+        ]
+        self._answer({"files": [{**item, "shouldIgnore": False} for item in files]})
+
+    def _batch(self, name: str) -> None:
+        self._repository(name, write=True)
+        objects = []
+        for item in json.loads(self._body)["objects"]:
+            href, there = f"{self.hub.address}/objects/{item['oid']}", item["oid"] in self.hub.objects
+            objects.append({**item, **({} if there else {"actions": {"upload": {"href": href}}})})
+        self._answer({"transfer": "basic", "objects": objects})
+
+    def _put(self, oid: str) -> None:
+        assert hashlib.sha256(self._body).hexdigest() == oid
+        self.hub.objects[oid] = self._body
+        self._send(b"", 200, {})
+
+    def _commit(self, name: str, _revision: str) -> None:
+        found = self._repository(name, write=True)
+        for line in self._body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                found.files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                found.files[value["path"]] = self.hub.objects[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                del found.files[value["path"]]
+        found.commits += 1
+        address = f"{self.hub.address}/{name}/commit/{found.sha}"
+        self._answer({"success": True, "commitUrl": address, "commitOid": found.sha})
+
+    def _resolve(self, name: str, revision: str, path: str) -> None:
+        found = self._repository(name, revision=revision)
+        if found.gated:
+            raise _Refusal(403, "GatedRepo", "Access to this model is restricted")
+        if path not in found.files:
+            raise _Refusal(404, "EntryNotFound", "Entry not found")
+        data = found.files[path]
+        self._send(data, 200, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": found.sha})
+
+
+_NAME = r"([^/]+/[^/]+)"
+_ROUTES: list[tuple[str, str, Callable[..., None]]] = [
+    ("POST", r"/api/repos/create", _Handler._create),
+    ("POST", r"/api/validate-yaml", _Handler._validate_yaml),
+    ("GET", rf"/api/models/{_NAME}", _Handler._info_of_newest),
+    ("GET", rf"/api/models/{_NAME}/revision/(.+)", _Handler._info),
+    ("POST", rf"/api/models/{_NAME}/preupload/(.+)", _Handler._preupload),
+    ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler._batch),
+    ("PUT", r"/objects/(\w+)", _Handler._put),
+    ("POST", rf"/api/models/{_NAME}/commit/(.+)", _Handler._commit),
+    ("HEAD", rf"/{_NAME}/resolve/([^/]+)/(.+)", _Handler._resolve),
+    ("GET", rf"/{_NAME}/resolve/([^/]+)/(.+)", _Handler._resolve),
+]

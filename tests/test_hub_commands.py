@@ -1,0 +1,76 @@
+"""`textgen push` and `pull` in processes of their own: the client of the Hub reads its settings when it is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import WRITER, Hub, hub_server
+from textgen.model.checkpoint import load_checkpoint
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with hub_server() as hub:
+        yield hub
+
+
+@pytest.fixture
+def textgen(hub: Hub, tmp_path: Path) -> Run:
+    def run(*arguments: object, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "TEXTGEN_CACHE": str(tmp_path / "cache")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        command = [sys.executable, "-m", "textgen", *map(str, arguments)]
+        return subprocess.run(
+            command,
+            input=given,
+            env={**kept, **own, "HF_HUB_DISABLE_XET": "1", **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+def test_a_run_goes_to_the_hub_and_comes_back(hub: Hub, textgen: Run, trained_run: Path, tmp_path: Path) -> None:
+    pushed = textgen("push", trained_run, "anna/tales", "--private", HF_TOKEN=WRITER)
+    assert (pushed.returncode, pushed.stderr) == (0, "")
+    assert pushed.stdout == f"It is at {hub.address}/anna/tales\n"
+    assert hub.repositories["anna/tales"].private
+    refused = textgen("pull", "anna/tales", "--out", tmp_path / "out")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("anna/tales was not found at 127.0.0.1:")
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    pulled = textgen("pull", "anna/tales", "--out", tmp_path / "out", "--token-stdin", given=f"{WRITER}\n")
+    assert (pulled.returncode, pulled.stderr) == (0, "")
+    assert pulled.stdout == f"anna/tales, commit {hub.repositories['anna/tales'].sha[:12]}, is in {tmp_path / 'out'}\n"
+    assert load_checkpoint(tmp_path / "out").figures == load_checkpoint(trained_run / "checkpoints" / "best").figures
+
+
+def test_without_a_token_nothing_is_pushed(hub: Hub, textgen: Run, trained_run: Path) -> None:
+    done = textgen("push", trained_run, "anna/tales")
+    assert done.returncode == 2
+    assert done.stderr == "token: none was given; allowed: a token of the Hub that may write.\n"
+    wrong = textgen("push", trained_run, "anna/tales", "--token-stdin", given="hf_secret\n")
+    assert wrong.returncode == 1
+    assert "does not allow this with anna/tales" in wrong.stderr
+    assert "hf_secret" not in wrong.stdout + wrong.stderr
+    assert hub.repositories == {}
+
+
+def test_nothing_is_written_over(textgen: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    done = textgen("pull", "anna/tales", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "a new or empty folder" in done.stderr

@@ -1,0 +1,431 @@
+"""Checkpoints to and from the Hugging Face Hub.
+
+What is read from there is a short list of file names that hold data, never code; sizes are known before anything is
+downloaded, and a folder takes its place only when all of it has been read as a checkpoint.
+
+A token is handed to the client and nowhere else. `None` means the one that the machine is logged in with, `False` none.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from textgen.errors import (
+    BadCheckpoint,
+    CannotWrite,
+    HubForbidden,
+    HubGated,
+    HubNotFound,
+    HubRefused,
+    HubUnreachable,
+    InvalidSetting,
+    NoRoom,
+    TextgenError,
+)
+from textgen.files import explain_write_errors, replace_folder, write_atomically
+from textgen.limits import Limits
+from textgen.model.checkpoint import CARD, CONFIG, GENERATION, TOKENIZER, load_checkpoint, save_checkpoint
+from textgen.model.front_matter import join_card, split_card
+from textgen.model.untrusted import read_json
+from textgen.model.weights import WEIGHTS, WEIGHTS_INDEX, is_weights
+from textgen.progress import Progress, ProgressCallback, ignore_progress
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+Token = str | bool | None
+
+# Above that a file needs support for large files, which not every way to a repository has.
+MAX_FILE_BYTES = 10_000_000
+ORIGIN = "hub"
+
+_COPY_INDEX = re.compile(r"copy_index(-\d{5}-of-\d{5})?\.bin")
+_TOKEN = re.compile(r"[!-~]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DAY_SECONDS = 86_400.0
+_MOST_REASON_CHARS = 200
+
+
+def push(
+    folder: Path,
+    repo_id: str,
+    *,
+    token: Token = None,
+    private: bool = False,
+    endpoint: str | None = None,
+    limits: Limits | None = None,
+    progress: ProgressCallback = ignore_progress,
+) -> str:
+    """Puts the checkpoint in `folder` on the Hub at half the size, as one commit; returns its address.
+
+    The repository is made if need be. Weights of an earlier push that are not among the new ones are deleted. Raises
+    `BadCheckpoint`, `InvalidSetting` for what cannot be a name or a token, and for a public repository where a private
+    one was asked for; `HubForbidden`, `HubUnreachable`, `HubRefused`.
+    """
+    _check_repo_id(repo_id)
+    token = _writing_token(token)
+    checkpoint = load_checkpoint(folder, limits=limits)
+    card = hub_card(checkpoint.card or f"# {repo_id.partition('/')[2]}\n", checkpoint.lineage)
+    with tempfile.TemporaryDirectory(prefix="textgen-") as temporary:
+        ready = Path(temporary) / "model"
+        save_checkpoint(ready, replace(checkpoint, card=card), weight_format="float16", max_file_bytes=MAX_FILE_BYTES)
+        api = _client(token, endpoint)
+        with _explained(repo_id, api.endpoint, token):
+            _make_repository(api, repo_id, private=private)
+            _upload(api, repo_id, sorted(ready.iterdir()), progress)
+    return f"{api.endpoint}/{repo_id}"
+
+
+def pull(
+    repo_id: str,
+    out: Path,
+    *,
+    downloads: Path,
+    revision: str | None = None,
+    token: Token = None,
+    endpoint: str | None = None,
+    limits: Limits | None = None,
+    check: Callable[[Path], object] | None = None,
+    progress: ProgressCallback = ignore_progress,
+) -> str:
+    """Replaces `out` by the checkpoint of a repository on the Hub; returns the commit that it is from.
+
+    Files come into the folder `downloads` first. Where the Hub stops answering, those that are complete stay there for
+    a day, to be gone on from; after any other failure nothing stays. `check` is given the whole folder before it takes
+    its place; without one it is read as a checkpoint.
+
+    Raises `InvalidSetting` for what cannot be a name, a revision or a token, and for more than `max_hub_bytes`;
+    `BadCheckpoint`, `NoRoom`, `CannotWrite`, `HubNotFound`, `HubForbidden`, `HubGated`, `HubUnreachable`, `HubRefused`,
+    and whatever `check` raises.
+    """
+    limits = limits or Limits()
+    _check_repo_id(repo_id)
+    if revision is not None and not (revision.isprintable() and 1 <= len(revision) <= 200):
+        raise InvalidSetting("revision", revision, "a branch, a tag or a commit")
+    token = _checked_token(token)
+    api = _client(token, endpoint)
+    with _explained(repo_id if revision is None else f"{repo_id} ({revision})", api.endpoint, token):
+        info = api.model_info(repo_id, revision=revision, files_metadata=True)
+        commit = str(info.sha)
+        if not _COMMIT.fullmatch(commit):
+            raise ValueError("it names no commit")
+        files = _wanted({item.rfilename: item.size for item in info.siblings or []}, limits)
+        _check_room(files, downloads, limits)
+        _sweep(downloads)
+        name = hashlib.blake2b(f"{api.endpoint} {repo_id} {commit}".encode(), digest_size=12).hexdigest()
+        folder = downloads / name
+        # Who asks for the same at the same moment waits, and then has the files copied from no half-written ones.
+        with FileLock(downloads / f"{name}.lock"), _kept_for_another_try(folder):
+            _download(api, repo_id, commit, files, folder, progress)
+            _note_origin(folder / CONFIG, repo_id, commit, limits)
+            progress(Progress("checking", 0))
+            (check or (lambda path: load_checkpoint(path, limits=limits)))(folder)
+            replace_folder(out, lambda new: _move(folder, files, new))
+    return commit
+
+
+def hub_card(card: str, lineage: Mapping[str, Any]) -> str:
+    """The card with everything at its head by which the Hub files it; what it says already stays.
+
+    Nobody has said what licence a model is under whose card does not: that is what it then tells.
+    """
+    given, body = split_card(card)
+    base = base_on_hub(lineage)
+    values = {
+        "library_name": "textgen-studio",
+        "pipeline_tag": "text-generation",
+        "license": "unknown",
+        "tags": ["recurrent", "sentencepiece"],
+        **({"base_model": base} if base else {}),
+        **given,
+    }
+    return join_card(values, body)
+
+
+def base_on_hub(lineage: Mapping[str, Any]) -> str | None:
+    """The nearest model that it descends from and that came from the Hub."""
+    base = lineage.get("base")
+    while isinstance(base, dict) and isinstance(base.get("lineage"), dict):
+        origin = base["lineage"].get(ORIGIN)
+        repo = origin.get("repo") if isinstance(origin, dict) else None
+        if isinstance(repo, str) and _is_repo_id(repo):
+            return repo
+        base = base["lineage"].get("base")
+    return None
+
+
+def _client(token: Token, endpoint: str | None) -> HfApi:
+    from huggingface_hub import HfApi  # slow to import
+
+    from textgen import __version__
+
+    return HfApi(endpoint=endpoint, token=token, library_name="textgen-studio", library_version=__version__)
+
+
+def _check_repo_id(repo_id: str) -> None:
+    if not _is_repo_id(repo_id):
+        raise InvalidSetting("repo_id", repo_id, "USER/NAME, of letters, digits, “-”, “_” and “.”")
+
+
+def _is_repo_id(text: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # for all to use, by its docs
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return text.count("/") == 1
+
+
+def _checked_token(token: Token) -> Token:
+    """The token without what came along when it was copied. What no header can hold must not end up in an error."""
+    if not isinstance(token, str):
+        return token
+    if not _TOKEN.fullmatch(token.strip()):
+        raise InvalidSetting("token", "something else", "a token of the Hub")
+    return token.strip()
+
+
+def _writing_token(token: Token) -> str:
+    from huggingface_hub import get_token
+
+    found = get_token() if token in (None, True) else _checked_token(token)
+    if not isinstance(found, str):
+        raise InvalidSetting("token", "none", "a token of the Hub that may write")
+    return found
+
+
+def _make_repository(api: HfApi, repo_id: str, *, private: bool) -> None:
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    if private and not api.model_info(repo_id).private:
+        allowed = "a new name: a public model of this one is there already"
+        raise InvalidSetting("repo_id", repo_id, allowed)
+
+
+def _upload(api: HfApi, repo_id: str, paths: Sequence[Path], progress: ProgressCallback) -> None:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    disable_progress_bars()  # of the client's own, on the terminal; it has no other way to tell
+    total, done = sum(path.stat().st_size for path in paths), 0
+    names = {path.name for path in paths}
+    there = [item.rfilename for item in api.model_info(repo_id).siblings or []]
+    stale = [name for name in there if name not in names and (is_weights(name) or _COPY_INDEX.fullmatch(name))]
+    operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
+    progress(Progress("uploading", 0.0, total / 1e6, "MB"))
+    for path in paths:
+        addition = CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=path)
+        api.preupload_lfs_files(repo_id, [addition], free_memory=False)
+        operations.append(addition)
+        done += path.stat().st_size
+        progress(Progress("uploading", done / 1e6, total / 1e6, "MB"))
+    api.create_commit(repo_id, operations, commit_message="Push a model with Textgen Studio")
+
+
+def _wanted(sizes: Mapping[str, int | None], limits: Limits) -> dict[str, int]:
+    """The files to download and their sizes; raises for what is missing or too large."""
+    # Weights lie in one file, or in several that an index names.
+    indexed = WEIGHTS_INDEX in sizes
+    for name in (CONFIG, TOKENIZER, *([] if indexed else [WEIGHTS])):
+        if name not in sizes:
+            raise BadCheckpoint(name, "file", "missing")
+    files: dict[str, int] = {}
+    for name, size in sizes.items():
+        most = _most_bytes(name, limits)
+        if most is None or (name != WEIGHTS_INDEX and is_weights(name) and (name == WEIGHTS) == indexed):
+            continue
+        if size is None or size > most:
+            found = "unknown" if size is None else f"{size:,} bytes"
+            raise BadCheckpoint(name, "size", f"{found}, where at most {most:,} are allowed")
+        files[name] = size
+    total, most = sum(files.values()), min(limits.max_hub_bytes, limits.max_weights_bytes)
+    if total > most:
+        raise InvalidSetting("repo_id", f"{total / 1e6:,.1f} MB", f"at most {most / 1e6:,.1f} MB at once")
+    return files
+
+
+def _most_bytes(name: str, limits: Limits) -> int | None:
+    """How large a file may be; None for one that is left where it is."""
+    if name in (CONFIG, GENERATION, CARD, WEIGHTS_INDEX):
+        return limits.max_config_bytes
+    if name == TOKENIZER:
+        return limits.max_tokenizer_bytes
+    if _COPY_INDEX.fullmatch(name):
+        return limits.max_copy_index_bytes
+    return limits.max_weights_bytes if is_weights(name) else None
+
+
+def _check_room(files: Mapping[str, int], downloads: Path, limits: Limits) -> None:
+    with explain_write_errors(downloads):
+        downloads.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(downloads).free - sum(files.values())
+    if free < limits.min_free_disk_bytes:
+        raise NoRoom(max(0, free), limits.min_free_disk_bytes)
+
+
+def _download(
+    api: HfApi, repo_id: str, commit: str, files: Mapping[str, int], folder: Path, progress: ProgressCallback
+) -> None:
+    """Downloads what is not there yet."""
+    from huggingface_hub import hf_hub_download
+
+    total, before = sum(files.values()), 0
+    for name, size in files.items():
+
+        def tell(done: int, name: str = name, size: int = size, before: int = before) -> None:
+            if done > size:
+                raise BadCheckpoint(name, "size", f"more than the {size:,} bytes that its repository names")
+            progress(Progress("downloading", (before + done) / 1e6, total / 1e6, "MB"))
+
+        tell(0)
+        hf_hub_download(
+            repo_id,
+            name,
+            revision=commit,
+            local_dir=folder,
+            token=api.token,
+            endpoint=api.endpoint,
+            tqdm_class=_bar_telling(tell),
+        )
+        before += size
+    progress(Progress("downloading", total / 1e6, total / 1e6, "MB"))
+
+
+def _bar_telling(tell: Callable[[int], None]) -> Any:
+    """What the client takes for the class of a progress bar. Bytes may come once more after a broken connection."""
+
+    class Bar:
+        def __init__(self, *_: object, initial: int = 0, total: int | None = None, **__: object) -> None:
+            self.n = initial
+            self.total = total
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += int(n or 0)
+            tell(self.n)
+
+        def update_transfer(self, n: float) -> None:
+            """Bytes on the wire; those that are written count."""
+
+        def set_postfix_str(self, *_: object, **__: object) -> None: ...
+
+        set_transfer_postfix_str = set_postfix_str
+
+        def refresh(self) -> None: ...
+
+        def close(self) -> None: ...
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+    return Bar
+
+
+def _note_origin(path: Path, repo_id: str, commit: str, limits: Limits) -> None:
+    """Where it came from, for the cards of models that will descend from it."""
+    config = read_json(path, limits.max_config_bytes)
+    lineage = config.get("lineage")
+    config["lineage"] = {**(lineage if isinstance(lineage, dict) else {}), ORIGIN: {"repo": repo_id, "commit": commit}}
+    write_atomically(path, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+
+
+def _move(folder: Path, names: Mapping[str, int], new: Path) -> None:
+    for name in names:
+        shutil.move(folder / name, new / name)
+
+
+@contextmanager
+def _kept_for_another_try(folder: Path) -> Iterator[None]:
+    """Deletes the folder at the end, unless it was the connection that failed or somebody who stopped it."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_connection(error):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(downloads: Path) -> None:
+    """Deletes what nobody has gone on with for a day."""
+    for path in downloads.iterdir():
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _DAY_SECONDS:
+                path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _explained(repo: str, endpoint: str, token: Token) -> Iterator[None]:
+    """Turns what the client raises into errors of ours."""
+    try:
+        yield
+    except TextgenError:
+        raise
+    except Exception as error:
+        # Not chained: whoever prints a chain prints what the client has said of its request.
+        raise _as_ours(error, repo, urlsplit(endpoint).netloc or endpoint, token) from None
+
+
+def _as_ours(error: BaseException, repo: str, host: str, token: Token) -> TextgenError:
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, TextgenError):
+        return error
+    if isinstance(error, GatedRepoError):
+        return HubGated(repo, host)
+    if isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError)):
+        return HubNotFound(repo, host)
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            return HubForbidden(repo, host)
+        if status == 404:
+            return HubNotFound(repo, host)
+        reason = _one_line(error.server_message or f"HTTP {status}", token)
+        return HubUnreachable(repo, host, reason) if status >= 500 else HubRefused(repo, host, reason)
+    # The client says of some failures only that there was one; what it was is the error behind.
+    if isinstance(error.__cause__, (HfHubHTTPError, TextgenError)):
+        return _as_ours(error.__cause__, repo, host, token)
+    if _is_connection(error):
+        return HubUnreachable(repo, host, _one_line(str(error.__cause__ or error) or type(error).__name__, token))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        return CannotWrite(str(error.filename or repo), error.strerror or os.strerror(error.errno))
+    return HubRefused(repo, host, _one_line(str(error) or type(error).__name__, token))
+
+
+def _is_connection(error: BaseException) -> bool:
+    """Whether another try may do better: no connection, one that broke, a server in trouble."""
+    from httpx2 import TransportError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500
+    if isinstance(error, LocalEntryNotFoundError):
+        return not isinstance(error.__cause__, HfHubHTTPError) or _is_connection(error.__cause__)
+    cause = error.__cause__
+    broken = isinstance(error, OSError) and error.errno is None and not isinstance(error, TextgenError)
+    return isinstance(error, (TransportError, ConnectionError)) or broken or isinstance(cause, TransportError)
+
+
+def _one_line(text: str, token: Token) -> str:
+    line = " ".join(text.split()).rstrip(".")
+    if isinstance(token, str):
+        line = line.replace(token, "…")
+    return line if len(line) <= _MOST_REASON_CHARS else line[:_MOST_REASON_CHARS] + "…"
