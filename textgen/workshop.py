@@ -14,12 +14,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
 from textgen.errors import InvalidSetting, NotFound, TextgenError, error_from_dict
+from textgen.hub import pull, push
 from textgen.jobs.checkpoints import open_checkpoint, open_tokenizer
 from textgen.jobs.manager import JobManager
 from textgen.jobs.people import EVERYBODY, Person
@@ -30,6 +31,7 @@ from textgen.jobs.run_view import RunView
 from textgen.jobs.uploads import Upload, UploadStore
 from textgen.limits import Limits
 from textgen.model.checkpoint import is_checkpoint, read_model_settings, save_checkpoint
+from textgen.progress import Progress, ProgressCallback, ignore_progress
 from textgen.text.importing import FORMATS, ImportedText, VocabularyFit, vocabulary_fit
 from textgen.text.readers import open_text
 from textgen.training.presets import TextSurvey, preset_settings, survey_text
@@ -41,6 +43,7 @@ __all__ = [
     "FORMATS",
     "ImportedText",
     "Person",
+    "Progress",
     "RunHistory",
     "RunRequest",
     "RunView",
@@ -73,7 +76,7 @@ class RunRequest:
 
 
 class Workshop:
-    """Uploads and runs in the folder `runs`, trained on `device`."""
+    """Uploads and runs in the folder `runs`, trained on `device`. `hub` is the address of another Hub than usual."""
 
     def __init__(
         self,
@@ -83,11 +86,13 @@ class Workshop:
         limits: Limits | None = None,
         threads: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        hub: str | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.jobs = JobManager(runs, device=device, limits=self.limits, threads=threads)
         self.uploads = UploadStore(self.jobs.root, limits=self.limits)
         self._device = device
+        self._hub = hub
         self._readers: dict[str, HistoryReader] = {}
         self._clock = clock
         self._lock = threading.Lock()
@@ -246,14 +251,65 @@ class Workshop:
 
     def archive(self, run_id: str, person: Person, folder: Path) -> Path:
         """A zip of a run's checkpoint, at half the size, written into `folder`; `NotFound` when there is none yet."""
-        view = self.jobs.view(run_id, person)
-        found = self.checkpoint(view)
-        if found is None:
-            raise NotFound("checkpoint", view.title, "")
+        view, found = self._trained(run_id, person)
         checkpoint, _ = open_checkpoint(found, limits=self.limits)
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in view.title).strip("-")[:60] or "model"
         save_checkpoint(folder / name, checkpoint, weight_format="float16")
         return Path(shutil.make_archive(str(folder / name), "zip", folder, name))
+
+    def push(
+        self,
+        run_id: str,
+        repo_id: str,
+        person: Person,
+        *,
+        token: str | bool | None,
+        private: bool,
+        progress: ProgressCallback = ignore_progress,
+    ) -> str:
+        """Puts a run's checkpoint on the Hub; returns its address. Raises `NotFound` and what `hub.push` raises."""
+        _, found = self._trained(run_id, person)
+        return push(
+            found, repo_id, token=token, private=private, endpoint=self._hub, limits=self.limits, progress=progress
+        )
+
+    def fetch(
+        self,
+        repo_id: str,
+        person: Person,
+        *,
+        token: str | bool | None,
+        progress: ProgressCallback = ignore_progress,
+    ) -> str:
+        """Makes a model from the Hub the person's own, within what they may keep; returns its name here.
+
+        Raises `InvalidSetting`, `NoRoom` and what `hub.pull` raises.
+        """
+        self.jobs.check_room(person)
+        room = self.limits.max_hub_bytes
+        if not person.is_admin:
+            room = min(room, self.limits.max_person_bytes - self.jobs.person_bytes(person))
+
+        def get(folder: Path) -> None:
+            pull(
+                repo_id,
+                folder,
+                downloads=self.jobs.fetched.downloads,
+                token=token,
+                endpoint=self._hub,
+                limits=replace(self.limits, max_hub_bytes=room),
+                check=lambda path: open_checkpoint(path, limits=self.limits),
+                progress=progress,
+            )
+
+        return self.jobs.fetched.add(repo_id, person, get)
+
+    def _trained(self, run_id: str, person: Person) -> tuple[RunView, Path]:
+        view = self.jobs.view(run_id, person)
+        found = self.checkpoint(view)
+        if found is None:
+            raise NotFound("checkpoint", view.title, "")
+        return view, found
 
     def command(self, view: RunView, *, own_machine: bool) -> tuple[str, str]:
         """The command that does the same from the terminal, and the config file that it reads.

@@ -23,6 +23,7 @@ import psutil
 from textgen.config import RunSettings, update_settings
 from textgen.errors import CannotStart, InvalidSetting, NoRoom, NotFound
 from textgen.files import folder_bytes
+from textgen.jobs.fetched import FetchedModels
 from textgen.jobs.launcher import Launcher, kill_process
 from textgen.jobs.people import EVERYBODY, Person
 from textgen.jobs.run_folder import RunFolder
@@ -54,6 +55,7 @@ class JobManager:
         self.limits = limits or Limits()
         self._device = device
         self._wall_clock = wall_clock
+        self.fetched = FetchedModels(self.root, wall_clock=wall_clock)
         self._store = open_queue(self.root, self.limits, wall_clock=wall_clock)
         niceness = self.limits.training_niceness if niceness is None else niceness
         self._launcher = Launcher(limits=self.limits, threads=threads, niceness=niceness)
@@ -76,7 +78,7 @@ class JobManager:
         if not settings.files:
             raise InvalidSetting("files", "none", "at least one text file")
         self._check_budget(settings)
-        self._check_room(person)
+        self.check_room(person)
         run_id = new_run_id(self._wall_clock())
         folder = self._folder(run_id)
         title = (title.strip() or Path(settings.files[0]).stem)[: self.limits.max_run_title_chars]
@@ -196,8 +198,9 @@ class JobManager:
         return bool(self._store.entries())
 
     def person_bytes(self, person: Person) -> int:
-        """What a person's runs take on the disk."""
-        return sum(folder_bytes(view.folder.path) for view in self.runs(person))
+        """What a person's runs and fetched models take on the disk."""
+        runs = sum(folder_bytes(view.folder.path) for view in self.runs(person))
+        return runs + self.fetched.person_bytes(person)
 
     def _names(self) -> list[str]:
         """The folders of runs: an id is one of these names or it is none, whatever somebody sends."""
@@ -244,13 +247,14 @@ class JobManager:
         if free < self.limits.min_free_disk_bytes:
             raise NoRoom(free, self.limits.min_free_disk_bytes)
 
-    def _check_room(self, person: Person) -> None:
+    def check_room(self, person: Person) -> None:
+        """Raises `NoRoom`, or `InvalidSetting` where a person keeps as much as anybody may."""
         self._check_disk()
         if person.is_admin:
             return
-        mine = self.runs(person)
-        if len(mine) >= self.limits.max_runs_per_person:
-            raise InvalidSetting("runs", f"{len(mine)} kept already", f"at most {self.limits.max_runs_per_person}")
+        kept = len(self.runs(person)) + len(self.fetched.names(person))
+        if kept >= self.limits.max_runs_per_person:
+            raise InvalidSetting("runs", f"{kept} kept already", f"at most {self.limits.max_runs_per_person}")
         taken = self.person_bytes(person)
         if taken >= self.limits.max_person_bytes:
             raise InvalidSetting(

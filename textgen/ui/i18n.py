@@ -18,6 +18,7 @@ from textgen.errors import TextgenError
 from textgen.limits import Limits
 from textgen.ui.control_texts import control_texts
 from textgen.ui.controls import controls
+from textgen.ui.hub_texts import hub_texts
 from textgen.ui.phrases import in_chinese
 from textgen.ui.texts import page_texts
 from textgen.ui.train_texts import EXPERT_FIELDS, train_texts
@@ -29,7 +30,7 @@ LANGUAGES: tuple[Language, ...] = ("en", "zh")
 @cache
 def texts() -> dict[str, tuple[str, str]]:
     """Every text of the page by its key: English, Chinese."""
-    return {**page_texts(), **control_texts(), **train_texts()}
+    return {**page_texts(), **control_texts(), **train_texts(), **hub_texts()}
 
 
 class PageI18n(gr.I18n):
@@ -109,6 +110,8 @@ _OTHER_LABELS = {
     "runs": "runs",
     "resume": "runs",
     "parameters": "parameters",
+    "repo_id": "hub_model",
+    "token": "hub_token",
 }
 
 

@@ -45,6 +45,11 @@ _WHOLE = {
     "words that are one piece of the model's vocabulary": "在模型词表中为单个词元的词",
     "its process ended at once, see log.txt": "进程一启动就结束了，详见 log.txt",
     "keep or new, as the vocabulary of this model cannot be extended": "沿用模型的或重新训练；此模型的词表无法扩充",
+    "USER/NAME, of letters, digits, “-”, “_” and “.”": "用户名/模型名，由字母、数字、“-”、“_”和“.”组成",
+    "a new name: a public model of this one is there already": "一个新名称：已有同名的公开模型",
+    "something else": "其他内容",
+    "a token of the Hub": "Hub 令牌",
+    "a token of the Hub that may write": "有写入权限的 Hub 令牌",
     "a model without an index": "没有索引的模型",
     "models with an index of their training text; textgen index makes one": (
         "带有训练文本索引的模型；可用命令 textgen index 生成"

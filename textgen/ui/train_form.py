@@ -19,6 +19,7 @@ from textgen.errors import InvalidSetting, NotFound, TextgenError
 from textgen.progress import Progress, ProgressCallback, ignore_progress
 from textgen.studio import Studio
 from textgen.ui.expert_fields import ExpertFields, expert_changes, fixed_fields
+from textgen.ui.hub_fetch import HubFetch
 from textgen.ui.i18n import Language, known_language, say, say_error
 from textgen.ui.people import People
 from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
@@ -94,6 +95,7 @@ class TrainForm:
             elem_id="train-base",
             **CHANGING_CHOICES,
         )
+        self._hub = HubFetch(self._workshop, self._people, i18n, self._language, self._base, self.bases)
         self._vocabulary = gr.Radio(
             [(i18n(f"vocabulary_{name}"), name) for name in _VOCABULARIES],
             value="keep",
@@ -159,6 +161,7 @@ class TrainForm:
             [
                 self._reading.change,
                 self._base.input,
+                self._hub.chosen.change,
                 self._vocabulary.input,
                 self._preset.input,
                 minutes.blur,

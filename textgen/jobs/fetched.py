@@ -1,0 +1,87 @@
+"""Models that people have fetched from elsewhere. They lie beside the runs and look like what a run leaves.
+
+ID/about.json        title, owner, time, where it came from
+ID/checkpoints/best  the checkpoint; there is no config.json as in the folder of a run
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from textgen.errors import NotFound
+from textgen.files import explain_write_errors, folder_bytes
+from textgen.jobs.people import Person
+from textgen.jobs.run_folder import RunFolder
+
+_FOLDER = ".fetched"
+_SOURCE = "fetched_from"
+_DAY_SECONDS = 86_400.0
+
+
+class FetchedModels:
+    """The fetched models of all people in the folder `runs`."""
+
+    def __init__(self, runs: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self._runs = runs
+        self._wall_clock = wall_clock
+
+    @property
+    def downloads(self) -> Path:
+        """Where files come in."""
+        return self._runs / _FOLDER / "downloads"
+
+    def add(self, source: str, person: Person, fetch: Callable[[Path], object]) -> str:
+        """Lets `fetch` make a checkpoint in the folder that it is given, and keeps that as the person's own.
+
+        Returns the name of the new model. Raises `CannotWrite` and what `fetch` raises; nothing of it stays then.
+        """
+        self._sweep()
+        name = time.strftime("fetched-%Y%m%d-%H%M%S-", time.gmtime(self._wall_clock())) + secrets.token_hex(6)
+        folder = RunFolder(self._runs / _FOLDER / name)
+        try:
+            fetch(folder.best)
+            folder.write_about(title=source, owner=person.key, created=self._wall_clock(), **{_SOURCE: source})
+            with explain_write_errors(self._runs / name):
+                os.replace(folder.path, self._runs / name)
+        except BaseException:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+        return name
+
+    def names(self, person: Person) -> list[str]:
+        """The models of a person."""
+        return [folder.path.name for folder in self._folders() if person.owns(str(folder.read_about().get("owner")))]
+
+    def person_bytes(self, person: Person) -> int:
+        """What a person's models take on the disk."""
+        return sum(folder_bytes(self._runs / name) for name in self.names(person))
+
+    def remove(self, name: str, person: Person) -> None:
+        """Deletes a model; `NotFound` for another person's as for one that does not exist."""
+        if name not in self.names(person):
+            raise NotFound("model", name, "")
+        # Out of sight first: whoever looks meanwhile must not find half a model.
+        gone = self._runs / _FOLDER / name
+        with explain_write_errors(gone):
+            gone.parent.mkdir(exist_ok=True)
+            os.replace(self._runs / name, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _folders(self) -> list[RunFolder]:
+        if not self._runs.is_dir():
+            return []
+        candidates = [path for path in self._runs.iterdir() if path.name[0] != "." and path.is_dir()]
+        folders = [RunFolder(path) for path in sorted(candidates) if not path.is_symlink()]
+        return [folder for folder in folders if not folder.config.exists() and _SOURCE in folder.read_about()]
+
+    def _sweep(self) -> None:
+        """Deletes what a server that died has left."""
+        root = self._runs / _FOLDER
+        for path in root.iterdir() if root.is_dir() else ():
+            if path != self.downloads and self._wall_clock() - path.stat().st_mtime > _DAY_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,105 @@
+"""The fold of a run that puts its model on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from textgen.errors import TextgenError
+from textgen.ui.i18n import Language, known_language, say, say_error
+from textgen.ui.long_work import LongWork
+from textgen.ui.people import People
+from textgen.ui.render import error_html, status_html
+from textgen.workshop import Progress, Workshop
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class HubPush:
+    """Builds the fold in place; `run` names the run that is shown, and `looked` changes whenever it may look different.
+
+    The token goes from the browser to the client of the Hub. The field is emptied at once; no answer holds it.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        people: People,
+        i18n: gr.I18n,
+        language: gr.Textbox,
+        run: gr.Dropdown,
+        looked: gr.Textbox,
+    ) -> None:
+        self._workshop = workshop
+        self._people = people
+        with gr.Accordion(
+            i18n("fold_push"), open=False, elem_classes="fold", elem_id="fold-push", visible=False
+        ) as fold:
+            with gr.Row():
+                repo = gr.Textbox(
+                    label=i18n("hub_repo"), info=i18n("hub_repo_info"), max_lines=1, elem_id="push-repo", min_width=180
+                )
+                token = gr.Textbox(
+                    label=i18n("hub_token"),
+                    info=i18n("hub_token_info"),
+                    type="password",
+                    max_lines=1,
+                    elem_id="push-token",
+                    min_width=180,
+                )
+            with gr.Row():
+                private = gr.Checkbox(
+                    True, label=i18n("hub_private"), info=i18n("hub_private_info"), elem_id="push-private"
+                )
+                button = gr.Button(i18n("hub_push"), elem_id="push", min_width=120)
+            status = gr.HTML("", elem_id="push-status")
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        looked.change(self.show, [run], [fold], queue=False, **quiet)
+        button.click(
+            self.push,
+            [language, run, repo, token, private],
+            [status, token],
+            concurrency_limit=2,
+            trigger_mode="once",
+            **quiet,
+        )
+
+    def show(self, request: gr.Request, run: str | None) -> Any:
+        """Whether there is anything to push."""
+        try:
+            view = self._workshop.jobs.view(run or "", self._people.of(request))
+        except TextgenError:
+            return gr.Accordion(visible=False)
+        return gr.Accordion(visible=self._workshop.checkpoint(view) is not None)
+
+    def push(
+        self, request: gr.Request, language_name: str, run: str | None, repo: str, token: str | None, private: bool
+    ) -> Iterator[tuple[str, Any]]:
+        """Puts the model there; yields how far it is, then its address. The token's field is empty from the start."""
+        language, person = known_language(language_name), self._people.of(request)
+        yield status_html(say("hub_preparing", language), busy=True), ""
+        # Where many share a machine, its own login is for none of them.
+        given = (token or "").strip() or (False if self._people.shared else None)
+
+        def work(progress: Any) -> str:
+            return self._workshop.push(
+                run or "", (repo or "").strip(), person, token=given, private=bool(private), progress=progress
+            )
+
+        try:
+            pushing = LongWork(work, name="textgen-push")
+            for progress in pushing:
+                yield _uploading(progress, language), gr.skip()
+            yield status_html(say("hub_pushed", language, address=pushing.result)), gr.skip()
+        except Exception as error:
+            if not isinstance(error, TextgenError):
+                _LOGGER.exception("a model could not be pushed")
+            yield error_html(say_error(error, language)), gr.skip()
+
+
+def _uploading(progress: Progress, language: Language) -> str:
+    done, total = f"{progress.done:.1f}", f"{progress.total or 0.0:.1f}"
+    return status_html(say("hub_uploading", language, done=done, total=total), busy=True)

@@ -1,0 +1,77 @@
+"""What the page says of the Hugging Face Hub: English, Chinese."""
+
+from __future__ import annotations
+
+
+def hub_texts() -> dict[str, tuple[str, str]]:
+    """Every text by its key."""
+    return {**_push(), **_fetch(), **_errors()}
+
+
+def _push() -> dict[str, tuple[str, str]]:
+    return {
+        "fold_push": ("Push to the Hub", "推送到 Hub"),
+        "hub_repo": ("Model on the Hub", "Hub 上的模型"),
+        "hub_repo_info": (
+            "USER/NAME, as it will be called at Hugging Face. It is made if it is not there yet.",
+            "在 Hugging Face 上的名称（用户名/模型名）；不存在时会自动创建。",
+        ),
+        "hub_token": ("Token", "令牌"),
+        "hub_token_info": (
+            "With the right to write, from huggingface.co/settings/tokens. It is used once and not kept.",
+            "需有写入权限，可在 huggingface.co/settings/tokens 获取；只用一次，不会保存。",
+        ),
+        "hub_private": ("Private", "私有"),
+        "hub_private_info": ("Only you can see it there.", "在那里只有你能看到。"),
+        "hub_push": ("Push", "推送"),
+        "hub_preparing": ("Making the model ready …", "正在准备模型……"),
+        "hub_uploading": ("Uploading: {done} of {total} MB", "正在上传：{done} / {total} MB"),
+        "hub_pushed": ("It is at {address}", "已推送到 {address}"),
+    }
+
+
+def _fetch() -> dict[str, tuple[str, str]]:
+    return {
+        "fold_fetch": ("A model from the Hub", "来自 Hub 的模型"),
+        "hub_model": ("Hub model", "Hub 模型"),
+        "hub_model_info": (
+            "USER/NAME of a model that was made here or in another Textgen Studio.",
+            "由本应用或其他 Textgen Studio 制作的模型（用户名/模型名）。",
+        ),
+        "hub_fetch": ("Fetch", "获取"),
+        "hub_remove": ("Remove", "移除"),
+        "hub_remove_none": (
+            "Choose a fetched model above first; others are not removed here.",
+            "请先在上方选择一个获取来的模型；其他模型不能在此移除。",
+        ),
+        "hub_asking": ("Asking the Hub …", "正在查询 Hub……"),
+        "hub_downloading": ("Downloading: {done} of {total} MB", "正在下载：{done} / {total} MB"),
+        "hub_checking": ("Reading the model …", "正在读取模型……"),
+        "hub_fetched": ("{name} is yours to start from.", "{name} 已可作为起点。"),
+        "hub_removed": ("{name} was removed.", "已移除 {name}。"),
+    }
+
+
+def _errors() -> dict[str, tuple[str, str]]:
+    return {
+        "error_hub_not_found": (
+            "{repo} was not found at {host}; a private model needs a token that may read it.",
+            "在 {host} 上找不到 {repo}；私有模型需要有读取权限的令牌。",
+        ),
+        "error_hub_forbidden": (
+            "{host} does not allow this with {repo}: the token is missing, wrong, or may not do it.",
+            "{host} 不允许对 {repo} 执行此操作：令牌缺失、有误或权限不足。",
+        ),
+        "error_hub_gated": (
+            "{repo} is gated: accept its terms at {host} first, and give a token of the same account.",
+            "{repo} 需要先同意条款：请在 {host} 上接受，并提供同一账户的令牌。",
+        ),
+        "error_hub_unreachable": (
+            "{host} could not be reached for {repo}: {reason}. Try again in a moment.",
+            "无法连接 {host}（{repo}）：{reason}。请稍后再试。",
+        ),
+        "error_hub_refused": (
+            "{host} did not do this with {repo}: {reason}.",
+            "{host} 未能处理 {repo}：{reason}。",
+        ),
+    }

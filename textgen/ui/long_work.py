@@ -1,0 +1,47 @@
+"""Work that takes a while, followed from a handler."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from textgen.workshop import Progress
+
+T = TypeVar("T")
+
+
+class LongWork(Generic[T]):
+    """Runs `work` in a thread of its own, which ends by itself also where nobody looks any more.
+
+    Iterating gives how far it is, leaving out what is out of date; after that `result` is what it made. Both raise what
+    `work` raised.
+    """
+
+    def __init__(self, work: Callable[[Callable[[Progress], None]], T], *, name: str) -> None:
+        self._told: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
+        self._made: list[T] = []
+        self._error: Exception | None = None
+        self._work = work
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    @property
+    def result(self) -> T:
+        """What it made."""
+        return self._made[0]
+
+    def __iter__(self) -> Iterator[Progress]:
+        while (progress := self._told.get()) is not None:
+            if self._told.empty():
+                yield progress
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._made.append(self._work(self._told.put))
+        except Exception as error:
+            self._error = error
+        finally:
+            self._told.put(None)
