@@ -210,8 +210,10 @@ def resolve_checkpoint(path: Path) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The folder of the run that a checkpoint is of, or the checkpoint's own where it is of none."""
+    """The folder of the run that a checkpoint is of, or the checkpoint's own where it is of none.
+
+    A model that somebody fetched lies in such a folder too, with about.json only.
+    """
     path = checkpoint.absolute()
-    if path.parent.name == "checkpoints" and (path.parents[1] / "config.json").is_file():
-        return path.parents[1]
-    return path
+    folder = path.parents[1] if path.parent.name == "checkpoints" else path
+    return folder if any((folder / name).is_file() for name in ("config.json", "about.json")) else path

@@ -112,6 +112,7 @@ _OTHER_LABELS = {
     "parameters": "parameters",
     "repo_id": "hub_model",
     "token": "hub_token",
+    "revision": "hub_revision",
 }
 
 

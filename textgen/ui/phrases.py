@@ -48,6 +48,7 @@ _WHOLE = {
     "USER/NAME, of letters, digits, “-”, “_” and “.”": "用户名/模型名，由字母、数字、“-”、“_”和“.”组成",
     "a new name: a public model of this one is there already": "一个新名称：已有同名的公开模型",
     "something else": "其他内容",
+    "a branch, a tag or a commit": "分支、标签或提交",
     "a token of the Hub": "Hub 令牌",
     "a token of the Hub that may write": "有写入权限的 Hub 令牌",
     "a model without an index": "没有索引的模型",

@@ -1,0 +1,197 @@
+"""Push and Fetch as the page's handlers do them, against a server on this machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from tests.hub_server import WRITER, Hub, hub_server
+from textgen.errors import HubForbidden
+from textgen.jobs.run_folder import RunFolder, run_of
+from textgen.limits import Limits
+from textgen.model.checkpoint import load_checkpoint
+from textgen.progress import Progress
+from textgen.studio import Studio
+from textgen.ui.hub_fetch import HubFetch
+from textgen.ui.hub_push import HubPush
+from textgen.ui.i18n import build_i18n, say
+from textgen.ui.long_work import LongWork
+from textgen.ui.people import People
+from textgen.workshop import EVERYBODY, Person, Workshop
+
+LIMITS = Limits(max_runs_training_per_device=0, min_free_disk_bytes=1)
+RUN = "20260101-000000-abc"
+
+
+class Place:
+    """A studio and a workshop on one folder of runs, and the two folds of the page."""
+
+    def __init__(self, runs: Path, hub: Hub, people: People, limits: Limits) -> None:
+        self.people = people
+        self.studio = Studio([runs], device="cpu", limits=limits)
+        self.workshop = Workshop(runs, device="cpu", limits=limits, hub=hub.address)
+        with gr.Blocks():
+            i18n, language = build_i18n(), gr.Textbox("en")
+            run, looked, base = gr.Dropdown([]), gr.Textbox(), gr.Dropdown([])
+            self.pushing = HubPush(self.workshop, people, i18n, language, run, looked)
+            self.fetching = HubFetch(self.workshop, people, i18n, language, base, self.bases)
+
+    def bases(self, person: Person, language: str) -> list[tuple[str, str]]:
+        return [("none", ""), *((info.title, info.name) for info in self.studio.models(person))]
+
+    def push(self, repo: str, token: str = WRITER, *, who: Any = None, run: str = RUN, private: bool = False) -> Any:
+        return list(self.pushing.push(who, "en", run, repo, token, private))
+
+    def fetch(self, repo: str, *, who: Any = None, language: str = "en") -> Any:
+        return list(self.fetching.fetch(who, language, repo))
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with hub_server() as hub:
+        yield hub
+
+
+@pytest.fixture
+def runs(trained_run: Path, tmp_path: Path) -> Path:
+    """A folder with a finished run of somebody called anna."""
+    shutil.copytree(trained_run, tmp_path / "runs" / RUN)
+    RunFolder(tmp_path / "runs" / RUN).write_about(title="Tales", owner="anna", created=1.0)
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def place(runs: Path, hub: Hub) -> Iterator[Place]:
+    place = Place(runs, hub, People(), LIMITS)
+    yield place
+    place.studio.close()
+
+
+@pytest.fixture
+def shared(runs: Path, hub: Hub) -> Iterator[Place]:
+    """The same where people are told apart."""
+    place = Place(runs, hub, People(runs), LIMITS)
+    yield place
+    place.studio.close()
+
+
+def somebody(name: str, people: People) -> Any:
+    cookie = people.cookie(name, secure=False).partition("=")[2].partition(";")[0]
+    return SimpleNamespace(cookies={"textgen_owner": cookie}, username=None, session_hash="x")
+
+
+def test_a_run_is_pushed_and_its_address_told(place: Place, hub: Hub) -> None:
+    updates = place.push(" anna/tales ", private=True)
+    assert updates[0][1] == ""
+    assert all(isinstance(token, dict) for _, token in updates[1:])  # left as it is: empty
+    assert any("Uploading" in status for status, _ in updates)
+    assert f"It is at {hub.address}/anna/tales" in updates[-1][0]
+    assert hub.repositories["anna/tales"].private
+    assert WRITER not in str(updates)
+
+
+def test_a_wrong_token_is_not_shown_again(place: Place) -> None:
+    updates = place.push("anna/tales", "hf_wrong")
+    assert escape("does not allow this with anna/tales") in updates[-1][0]
+    assert 'role="alert"' in updates[-1][0]
+    assert "hf_wrong" not in str(updates)
+
+
+def test_nobody_pushes_anothers_run_or_uses_the_hosts_login(
+    shared: Place, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: WRITER)
+    anna, bo = somebody("anna", shared.people), somebody("bo", shared.people)
+    assert "was not found" in shared.push("anna/tales", who=bo)[-1][0]
+    told = shared.push("anna/tales", "", who=anna)[-1][0]
+    assert "Token: none was given" in told
+    assert hub.asked == []
+    assert hub.address in shared.push("anna/tales", who=anna)[-1][0]
+
+
+def test_only_a_run_with_a_model_offers_it(place: Place, runs: Path) -> None:
+    request: Any = None
+    assert place.pushing.show(request, RUN).visible
+    assert not place.pushing.show(request, "gone").visible
+    shutil.rmtree(runs / RUN / "checkpoints")
+    assert not place.pushing.show(request, RUN).visible
+    assert "was not found" in place.push("anna/tales")[-1][0]
+
+
+def test_a_model_is_fetched_chosen_and_removed(place: Place, hub: Hub, runs: Path) -> None:
+    place.push("anna/tales")
+    updates = place.fetch(" anna/tales ")
+    status, chosen = updates[-1]
+    assert "anna/tales is yours to start from." in status
+    assert any("Downloading" in told for told, _ in updates)
+    name = chosen.value
+    assert ("anna/tales", name) in [tuple(choice) for choice in chosen.choices]
+    fetched = runs / name / "checkpoints" / "best"
+    assert run_of(fetched) == runs / name
+    assert load_checkpoint(fetched).figures == load_checkpoint(runs / RUN / "checkpoints" / "best").figures
+    request: Any = None
+    told, choices = place.fetching.remove(request, "en", name)
+    assert "anna/tales was removed." in told
+    assert choices.value == ""
+    assert place.workshop.jobs.fetched.names(EVERYBODY) == []
+    assert say("hub_remove_none", "zh") in place.fetching.remove(request, "zh", RUN)[0]
+    assert (runs / RUN).is_dir()
+
+
+def test_what_somebody_fetched_nobody_else_sees(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    anna, bo = somebody("anna", shared.people), somebody("bo", shared.people)
+    shared.push("anna/tales", who=anna)
+    name = shared.fetch("anna/tales", who=bo)[-1][1].value
+    assert name in [info.name for info in shared.studio.models(shared.people.of(bo))]
+    assert name not in [info.name for info in shared.studio.models(shared.people.of(anna))]
+    assert say("hub_remove_none", "en") in shared.fetching.remove(anna, "en", name)[0]
+    # Nor does the host's own login open anything.
+    shared.push("anna/secret", who=anna, private=True)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: WRITER)
+    assert "anna/secret was not found" in shared.fetch("anna/secret", who=bo)[-1][0]
+
+
+def test_quotas_count(shared: Place, hub: Hub) -> None:
+    anna = somebody("anna", shared.people)
+    shared.push("anna/tales", who=anna)
+    tight = shared.workshop.jobs.person_bytes(Person("anna")) + 1_000
+    for limits, told in (
+        (replace(LIMITS, max_person_bytes=tight), "at most 0.0 MB at once"),
+        (replace(LIMITS, max_runs_per_person=1), "1 kept already"),
+    ):
+        other = Place(shared.workshop.jobs.root, hub, shared.people, limits)
+        assert told in other.fetch("anna/tales", who=anna)[-1][0]
+        other.studio.close()
+    assert hub.downloaded() == []
+
+
+def test_what_is_wrong_is_told_in_the_language_of_the_page(place: Place) -> None:
+    assert "在 127.0.0.1" in place.fetch("anna/gone", language="zh")[-1][0]
+    assert "用户名/模型名" in place.fetch("gone", language="zh")[-1][0]
+    assert "Hub model: gone was given" in place.fetch("gone")[-1][0]
+
+
+def test_long_work_tells_what_it_made_or_what_went_wrong() -> None:
+    def work(tell: Any) -> int:
+        for done in range(100):
+            tell(Progress("uploading", done))
+        return 7
+
+    following = LongWork(work, name="test")
+    steps = [progress.done for progress in following]
+    assert steps == sorted(steps)
+    assert following.result == 7
+
+    def fail(_tell: Any) -> int:
+        raise HubForbidden("a/b", "host")
+
+    with pytest.raises(HubForbidden):
+        list(LongWork(fail, name="test"))
