@@ -40,8 +40,8 @@ class Place:
         self.workshop = Workshop(runs, device="cpu", limits=limits, hub=hub.address)
         with gr.Blocks():
             i18n, language = build_i18n(), gr.Textbox("en")
-            run, looked, base = gr.Dropdown([]), gr.Textbox(), gr.Dropdown([])
-            self.pushing = HubPush(self.workshop, people, i18n, language, run, looked)
+            shown, looked, base = gr.Textbox(), gr.Textbox(), gr.Dropdown([])
+            self.pushing = HubPush(self.workshop, people, i18n, language, shown, looked)
             self.fetching = HubFetch(self.workshop, people, i18n, language, base, self.bases)
 
     def bases(self, person: Person, language: str) -> list[tuple[str, str]]:

@@ -62,7 +62,7 @@ class HubFetch:
             **quiet,
         )
         removed = remove.click(self.remove, [language, base], [status, base], **quiet)
-        # A step of its own: what changes in the same one as the base may be asked about while the old base still stands.
+        # A step of its own: what changes together with the base may be asked about while the old one still stands.
         for event in (fetched, removed):
             event.then(lambda: secrets.token_hex(4), None, [self.chosen], queue=False, **quiet)
 

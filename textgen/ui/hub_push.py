@@ -19,7 +19,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class HubPush:
-    """Builds the fold in place; `run` names the run that is shown, and `looked` changes whenever it may look different.
+    """Builds the fold in place; `shown` names the run that is shown, `looked` changes whenever that looks different.
 
     The token goes from the browser to the client of the Hub. The field is emptied at once; no answer holds it.
     """
@@ -30,7 +30,7 @@ class HubPush:
         people: People,
         i18n: gr.I18n,
         language: gr.Textbox,
-        run: gr.Dropdown,
+        shown: gr.Textbox,
         looked: gr.Textbox,
     ) -> None:
         self._workshop = workshop
@@ -57,10 +57,10 @@ class HubPush:
                 button = gr.Button(i18n("hub_push"), elem_id="push", min_width=120)
             status = gr.HTML("", elem_id="push-status")
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        looked.change(self.show, [run], [fold], queue=False, **quiet)
+        gr.on([looked.change, shown.change], self.show, [shown], [fold], queue=False, **quiet)
         button.click(
             self.push,
-            [language, run, repo, token, private],
+            [language, shown, repo, token, private],
             [status, token],
             concurrency_limit=2,
             trigger_mode="once",

@@ -109,7 +109,7 @@ class RunPanel:
             self.try_it = gr.Button(i18n("try_it"), variant="primary", elem_id="try-it", visible=False)
             self._download = gr.Button(i18n("download"), elem_id="download", visible=False)
             self._file = gr.DownloadButton(visible="hidden", elem_id="download-file")
-        HubPush(self._workshop, self._people, i18n, self._language, self._run, self._seen)
+        HubPush(self._workshop, self._people, i18n, self._language, self._shown, self._seen)
         with gr.Accordion(i18n("fold_more"), open=False, elem_classes="fold", elem_id="fold-more"):
             with gr.Row():
                 self._minutes = gr.Number(5, label=i18n("longer_minutes"), elem_id="longer-minutes")
