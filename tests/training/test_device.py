@@ -21,16 +21,17 @@ def model() -> LanguageModel:
     return model
 
 
-def scripted_clock(*seconds: float) -> Callable[[], float]:
-    """A clock by which the timed pieces of work, four at a time with their warm-ups untimed, take `seconds`."""
+def scripted_clock(*seconds: tuple[float, float]) -> Callable[[], float]:
+    """A clock by which bf16 and fp32 take `seconds`, in each comparison in turns; one turn is slow in both."""
 
     def ticks() -> Iterator[float]:
         now = 0.0
-        for duration in seconds:
-            for _ in range(3):
-                yield now
-                now += duration
-                yield now
+        for pair in seconds:
+            for turn in range(5):
+                for duration in pair:
+                    yield now
+                    now += duration + (10.0 if turn == 1 else 0.0)
+                    yield now
 
     times = ticks()
     return lambda: next(times)
@@ -74,14 +75,15 @@ def test_a_precision_that_is_asked_for_is_not_measured(
 @pytest.mark.parametrize(
     ("seconds", "dtype"),
     [
-        ((2.0, 1.0), torch.float32),  # bf16 products are emulated: nothing more is tried
-        ((1.0, 2.0, 1.0, 2.0), torch.bfloat16),
-        ((1.0, 2.0, 1.0, 1.05), torch.float32),  # not worth the rounding
-        ((1.0, 2.0, 2.0, 1.0), torch.float32),
+        ([(5.0, 1.0)], torch.float32),  # bf16 products are emulated: nothing more is tried
+        ([(1.0, 2.0), (1.0, 2.0)], torch.bfloat16),
+        ([(2.0, 1.0), (1.0, 2.0)], torch.bfloat16),  # a product so small says little
+        ([(1.0, 2.0), (1.0, 1.05)], torch.float32),  # not worth the rounding
+        ([(1.0, 2.0), (2.0, 1.0)], torch.float32),
     ],
 )
 def test_the_faster_precision_is_found_by_measuring(
-    model: LanguageModel, seconds: tuple[float, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, seconds: list[tuple[float, float]], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # This machine may have no bf16 kernels; the clock pretends that it has.
     monkeypatch.setattr("textgen.training.device.autocast", lambda *_: nullcontext())
@@ -97,7 +99,7 @@ def test_kernels_that_refuse_bf16_mean_fp32(model: LanguageModel, monkeypatch: p
         raise RuntimeError("not implemented for 'BFloat16'")
 
     monkeypatch.setattr("textgen.training.device.autocast", refuse)
-    assert choose_precision("auto", model, batch_size=4, window=4, clock=scripted_clock(1.0, 2.0)) == torch.float32
+    assert choose_precision("auto", model, batch_size=4, window=4, clock=scripted_clock((1.0, 2.0))) == torch.float32
 
 
 def test_kernels_whose_gradients_are_wrong_mean_fp32(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +113,7 @@ def test_kernels_whose_gradients_are_wrong_mean_fp32(model: LanguageModel, monke
         return nullcontext()
 
     monkeypatch.setattr("textgen.training.device.autocast", lying)
-    clock = scripted_clock(1.0, 2.0, 1.0, 2.0)
+    clock = scripted_clock((1.0, 2.0), (1.0, 2.0))
     assert choose_precision("auto", model, batch_size=4, window=4, clock=clock) == torch.float32
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +19,8 @@ from textgen.model.language_model import LanguageModel
 
 # The relative error of a gradient that bf16 may have; 0.03 is usual, where a kernel is wrong it is 0.2 and more.
 _MAX_ROUNDING = 0.15
+_PRECISIONS = (torch.bfloat16, torch.float32)
+_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -70,49 +74,60 @@ def choose_precision(
         return torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if _product_seconds(torch.bfloat16, clock) > _product_seconds(torch.float32, clock):
+    if _slows_down_products(clock):
         return torch.float32
+    steps = [_Step(model, precision, min(batch_size, 32), min(window, 16)) for precision in _PRECISIONS]
     try:
-        rows, steps = min(batch_size, 32), min(window, 16)
-        bf16, low = _step_seconds(model, torch.bfloat16, rows, steps, clock)
+        bf16, fp32 = _seconds(steps, clock)
     except RuntimeError:
         return torch.float32
-    fp32, exact = _step_seconds(model, torch.float32, rows, steps, clock)
+    low, exact = (step.gradients for step in steps)
     agree = all(_relative_error(*pair) < _MAX_ROUNDING for pair in zip(low, exact, strict=True))
     return torch.bfloat16 if agree and bf16 < 0.9 * fp32 else torch.float32
 
 
-def _product_seconds(dtype: torch.dtype, clock: Callable[[], float]) -> float:
-    left, right = torch.ones(64, 256, dtype=dtype), torch.ones(256, 256, dtype=dtype)
-    return _best_of(lambda: left @ right, clock)
+def _slows_down_products(clock: Callable[[], float]) -> bool:
+    products = []
+    for precision in _PRECISIONS:
+        left, right = torch.ones(64, 256, dtype=precision), torch.ones(256, 256, dtype=precision)
+        products.append(partial(torch.mm, left, right))
+    bf16, fp32 = _seconds(products, clock)
+    return bf16 > 4 * fp32  # a small product says no more than that
 
 
-def _step_seconds(
-    model: LanguageModel, precision: torch.dtype, rows: int, steps: int, clock: Callable[[], float]
-) -> tuple[float, list[Tensor]]:
-    """Time of a training step on made-up text, and its gradients."""
-    token_ids = (torch.arange(rows * (steps + 1)) * 7 % model.settings.vocab_size).view(rows, steps + 1)
-    state = model.initial_state(rows)
-    gradients: list[Tensor] = []
+class _Step:
+    """A training step on made-up text that leaves its `gradients`, and the model as it was."""
 
-    def step() -> None:
-        with autocast(torch.device("cpu"), precision):
-            logits, _ = model(token_ids[:, :-1], state)
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), token_ids[:, 1:].flatten())
-        gradients[:] = torch.autograd.grad(loss, list(model.parameters()))
+    def __init__(self, model: LanguageModel, precision: torch.dtype, rows: int, steps: int) -> None:
+        ids = torch.arange(rows * (steps + 1)) * 7 % model.settings.vocab_size
+        self._token_ids = ids.view(rows, steps + 1)
+        self._state = model.initial_state(rows)
+        self._model = model
+        self._precision = precision
+        self.gradients: Sequence[Tensor] = ()
 
-    return _best_of(step, clock), gradients
+    def __call__(self) -> None:
+        with autocast(torch.device("cpu"), self._precision):
+            logits, _ = self._model(self._token_ids[:, :-1], self._state)
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), self._token_ids[:, 1:].flatten())
+        self.gradients = torch.autograd.grad(loss, list(self._model.parameters()))
 
 
 def _relative_error(found: Tensor, right: Tensor) -> float:
     return float((found - right).norm() / right.norm().clamp_min(1e-20))
 
 
-def _best_of(work: Callable[[], object], clock: Callable[[], float], *, repeats: int = 3) -> float:
-    work()
-    seconds = []
-    for _ in range(repeats):
-        start = clock()
+def _seconds(works: Sequence[Callable[[], object]], clock: Callable[[], float]) -> list[float]:
+    """The least time that each piece of work takes, after once that is not timed.
+
+    They take turns: what else the machine does meanwhile falls on all of them.
+    """
+    for work in works:
         work()
-        seconds.append(clock() - start)
-    return min(seconds)
+    least = [math.inf] * len(works)
+    for _ in range(_ROUNDS):
+        for index, work in enumerate(works):
+            start = clock()
+            work()
+            least[index] = min(least[index], clock() - start)
+    return least
