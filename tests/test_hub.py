@@ -118,11 +118,19 @@ class TestRoundTrip:
         assert_same(load_checkpoint(tmp_path / "out"), load_checkpoint(folder))
 
     def test_what_others_keep_beside_it_stays(self, hub: Hub, folder: Path) -> None:
-        hub.repositories[REPO] = Repository(files={"notes.txt": b"mine", "model-00001-of-00002.safetensors": b"old"})
+        hub.repositories[REPO] = Repository(
+            files={"notes.txt": b"mine", "model-00001-of-00002.safetensors": b"old", "tokenizer.model": b"old"}
+        )
         push(folder, REPO, token=WRITER, endpoint=hub.address)
         files = hub.repositories[REPO].files
         assert files["notes.txt"] == b"mine"
         assert "model-00001-of-00002.safetensors" not in files
+
+    def test_a_model_of_another_kind_is_not_replaced(self, hub: Hub, folder: Path) -> None:
+        hub.repositories[REPO] = Repository(files={"config.json": b"{}", "model.safetensors": b"theirs"})
+        with pytest.raises(InvalidSetting, match="a model of another kind"):
+            push(folder, REPO, token=WRITER, endpoint=hub.address)
+        assert hub.repositories[REPO].files["model.safetensors"] == b"theirs"
 
     def test_an_old_commit_can_be_had(self, hub: Hub, pushed: Repository, pull_it: Pull) -> None:
         assert pull_it(revision=pushed.sha) == pushed.sha

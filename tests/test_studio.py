@@ -87,12 +87,13 @@ def private(trained_run: Path, models: Path, tmp_path: Path) -> Iterator[Studio]
     runs: dict[str, dict[str, Any]] = {
         "run-1": {"title": "Anna's tales", "owner": "anna"},
         "run-2": {"title": "Anna's tales", "owner": "bo"},
-        "run-3": {"title": "Gone", "owner": "anna", "discarded": True},
+        "run-3": {"title": "Gone", "owner": "anna"},
         "run-4": {"title": "", "owner": ""},
     }
     for name, about in runs.items():
         shutil.copytree(trained_run, tmp_path / name)
         RunFolder(tmp_path / name).write_about(**about)
+    RunFolder(tmp_path / "run-3").discarded.touch()
     studio = Studio([models, tmp_path], device="cpu", threads=1)
     yield studio
     studio.close()

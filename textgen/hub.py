@@ -74,8 +74,8 @@ def push(
     """Puts the checkpoint in `folder` on the Hub at half the size, as one commit; returns its address.
 
     The repository is made if need be. Weights of an earlier push that are not among the new ones are deleted. Raises
-    `BadCheckpoint`, `InvalidSetting` for what cannot be a name or a token, and for a public repository where a private
-    one was asked for; `HubForbidden`, `HubUnreachable`, `HubRefused`.
+    `BadCheckpoint`, `InvalidSetting` for what cannot be a name or a token, for a public repository where a private one
+    was asked for, and for one with a model of another kind; `HubForbidden`, `HubUnreachable`, `HubRefused`.
     """
     _check_repo_id(repo_id)
     token = _writing_token(token)
@@ -87,6 +87,7 @@ def push(
         api = _client(token, endpoint)
         with _explained(repo_id, api.endpoint, token):
             _make_repository(api, repo_id, private=private)
+            _check_replaceable(api, repo_id)
             _upload(api, repo_id, sorted(ready.iterdir()), progress)
     return f"{api.endpoint}/{repo_id}"
 
@@ -216,6 +217,13 @@ def _make_repository(api: HfApi, repo_id: str, *, private: bool) -> None:
     if private and not api.model_info(repo_id).private:
         allowed = "a new name: a public model of this one is there already"
         raise InvalidSetting("repo_id", repo_id, allowed)
+
+
+def _check_replaceable(api: HfApi, repo_id: str) -> None:
+    """Refuses a repository with weights that are no checkpoint of ours: they would be deleted."""
+    names = [item.rfilename for item in api.model_info(repo_id).siblings or []]
+    if any(name.endswith((".safetensors", ".bin", ".pt", ".gguf")) for name in names) and TOKENIZER not in names:
+        raise InvalidSetting("repo_id", repo_id, "a new name: a model of another kind is there already")
 
 
 def _upload(api: HfApi, repo_id: str, paths: Sequence[Path], progress: ProgressCallback) -> None:

@@ -226,9 +226,10 @@ class Studio:
                 except TextgenError:
                     continue
                 name = candidate.name if candidate.name not in found else f"{candidate.parent.name}/{candidate.name}"
-                about = RunFolder(candidate).read_about()
-                if about.get("discarded"):
+                run = RunFolder(candidate)
+                if run.discarded.exists():
                     continue
+                about = run.read_about()
                 title, owner = str(about.get("title") or name), about.get("owner")
                 found[name] = ModelInfo(name, checkpoint, config, title, None if owner is None else str(owner))
         return [info for info in found.values() if info.owner is None or person.owns(info.owner)]

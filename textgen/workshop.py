@@ -110,6 +110,8 @@ class Workshop:
         survey = self._survey(upload)
         budget = parse_settings(TrainingBudget, _budget_of(request.changes.get("training", {})))
         sections = preset_settings(request.preset, survey, base=request.base is not None, budget=budget)
+        training = sections["training"]
+        training["minutes"] = min(training["minutes"], self.limits.max_run_minutes)
         # Rows of tables and pasted poems are documents; a few files are one text each.
         if upload.documents > 2 * len(upload.files):
             sections["text"] |= {"split": "blank-line", "heldout_by": "document"}
@@ -322,7 +324,7 @@ class Workshop:
             texts = view.folder.read_about().get("texts")
             named = [str(text["name"]) for text in texts if text.get("path")] if isinstance(texts, list) else []
             content["files"] = named or [Path(file).name for file in content["files"]]
-            content["base"] = Path(content["base"]).name if content.get("base") else None
+            content["base"] = run_of(Path(content["base"])).name if content.get("base") else None
         return f"textgen train --config {shlex.quote(str(where))} --out my-run", json.dumps(
             content, indent=2, ensure_ascii=False
         )

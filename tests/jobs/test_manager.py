@@ -301,10 +301,56 @@ def test_a_lost_queue_is_made_again_from_the_folders(manager: JobManager, quick:
 
 def test_what_was_being_discarded_when_the_server_died_is_gone(manager: JobManager, quick: RunSettings) -> None:
     run = submit_quietly(manager, quick, ANN)
-    manager.view(run).folder.write_about(discarded=True)
+    manager.view(run).folder.discarded.touch()
     assert manager.runs() == []
+    # Half-way through a folder that is out of sight already.
+    (manager.root / ".gone-20260101-000000-abc" / "checkpoints").mkdir(parents=True)
     manager.recover()
     assert not (manager.root / run).exists()
+    assert not list(manager.root.glob(".gone-*"))
+
+
+def test_a_worker_that_writes_beside_brings_nothing_back(manager: JobManager, quick: RunSettings) -> None:
+    run = submit_quietly(manager, quick, ANN)
+    folder = manager.view(run).folder
+    folder.discarded.touch()
+    folder.write_about(title="still here")
+    assert manager.runs() == []
+
+
+class TestMinutes:
+    """How long a run may take in all."""
+
+    @pytest.fixture
+    def used(self, manager: JobManager, quick: RunSettings) -> str:
+        """A run that has trained for nearly all of the time that it may take."""
+        run = submit_quietly(manager, quick, ANN)
+        manager.pause(run, ANN)
+        folder = manager.view(run).folder
+        folder.last.mkdir(parents=True)
+        seconds = 60.0 * (manager.limits.max_run_minutes - 2.0)
+        (folder.last / "training.json").write_text(json.dumps({"elapsed_seconds": seconds}))
+        return run
+
+    def test_what_is_left_may_be_trained(self, manager: JobManager, used: str) -> None:
+        with pytest.raises(InvalidSetting, match=r"minutes: 5.0 was given; allowed: at most 2\."):
+            manager.resume(used, ANN, longer={"minutes": 5.0})
+        assert manager.view(used).state == "paused"
+        manager.resume(used, ANN, longer={"minutes": 1.5})
+        assert manager.view(used).state == "queued"
+
+    def test_one_that_has_used_it_up_is_not_taken_up_in_vain(self, manager: JobManager, used: str) -> None:
+        folder = manager.view(used).folder
+        seconds = 60.0 * manager.limits.max_run_minutes
+        (folder.last / "training.json").write_text(json.dumps({"elapsed_seconds": seconds}))
+        with pytest.raises(InvalidSetting, match="minutes"):
+            manager.resume(used, ANN)
+
+    @pytest.mark.parametrize("content", ["", "{}", "[]", '{"elapsed_seconds": "x"}', '{"elapsed_seconds": NaN}'])
+    def test_what_nobody_can_read_hinders_nobody(self, manager: JobManager, used: str, content: str) -> None:
+        (manager.view(used).folder.last / "training.json").write_text(content)
+        manager.resume(used, ANN)
+        assert manager.view(used).state == "queued"
 
 
 def test_a_run_of_the_command_line_is_among_them(manager: JobManager, trained_run: Path) -> None:

@@ -163,6 +163,16 @@ def test_cutting_back_drops_what_will_be_told_again_and_what_a_crash_cut_short(f
     assert folder.metrics.read_bytes() == b""
 
 
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_what_comes_before_the_first_step_is_told_once(folder: RunFolder, evaluated: bool) -> None:
+    folder.create(SETTINGS)
+    folder.append_metrics("evaluation", {"step": 0, "best": True})
+    folder.append_samples({"step": 0, "samples": ["一"]})
+    folder.cut_back(0, evaluated=evaluated)
+    assert folder.samples.read_bytes() == b""
+    assert (folder.metrics.read_bytes() == b"") == (not evaluated)
+
+
 def test_a_folder_that_is_gone_is_told(folder: RunFolder) -> None:
     with pytest.raises(CannotWrite, match=r"metrics\.jsonl"):
         folder.append_metrics("step", step_event(1))

@@ -226,6 +226,20 @@ def test_a_run_ends_when_its_time_is_up(
     assert finish(start(manager)) == 0
     assert state(run) == "stopped"
     assert saved_step(run) > 0
+    status = run.read_status()
+    assert status is not None
+    assert status.details["most_minutes"] == 0.005
+
+
+def test_a_run_of_just_as_long_as_it_may_take_makes_its_last_evaluation(
+    tmp_path: Path, quick: RunSettings, start: Callable[[JobManager], BaseProcess]
+) -> None:
+    limits = Limits(max_runs_training_per_device=0, max_run_minutes=0.02)
+    manager = JobManager(tmp_path / "runs", device="cpu", limits=limits)
+    run = submit(manager, quick, minutes=0.02, steps=None, evaluations=2)
+    assert finish(start(manager)) == 0
+    assert state(run) == "finished"
+    assert evaluations(run)[-1]["step"] == saved_step(run)
 
 
 def test_a_claim_that_has_gone_starts_nothing(

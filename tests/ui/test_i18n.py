@@ -281,6 +281,20 @@ def test_what_is_wrong_with_a_training_setting_is_told_in_chinese(
     assert say_error(caught.value, "zh") == expected
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.BadCheckpoint("tokenizer.model", "file", "missing"), "模型文件有误：tokenizer.model，file：缺失。"),
+        (errors.BadCheckpoint("config.json", "content", "not valid JSON"), "不是有效的 JSON"),
+        (errors.BadCheckpoint("config.json", "format", "None is not 'textgen-checkpoint'"), "None 不是 'textgen"),
+        (errors.BadCheckpoint("a.safetensors", "b", "shape (2,) where config.json implies (3,)"), "表明是 (3,)"),
+        (errors.BadCheckpoint("model.safetensors", "size", "9 bytes, more than the 8 allowed"), "超过允许的 8 字节"),
+    ],
+)
+def test_what_is_wrong_with_a_model_is_told_in_chinese(error: errors.TextgenError, expected: str) -> None:
+    assert expected in say_error(error, "zh")
+
+
 def test_states_are_told_in_chinese() -> None:
     error = errors.InvalidSetting("run", "one that is finished", "one that is failed, paused")
     assert say_error(error, "zh") == "训练任务：给出的是 已完成的任务；允许：失败、已暂停的任务。"

@@ -33,10 +33,14 @@ ADMIN = "correct horse 密码"
 DEADLINE_SECONDS = 30.0
 
 
-def asked(cookies: str = "", **values: Any) -> gr.Request:
-    """What a handler of the page gets for a browser with these cookies."""
+def asked(cookies: str = "", *, login: dict[str, Any] | None = None, **values: Any) -> gr.Request:
+    """What a handler of the page gets for a browser with these cookies, logged in with Hugging Face or not."""
     headers = [(b"cookie", cookies.encode("latin-1"))] if cookies else []
-    return gr.Request(Request({"type": "http", "method": "POST", "path": "/", "headers": headers}), **values)
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+    if login is not None:
+        until = time.time() + (-1.0 if login.get("expired") else 3600.0)
+        scope["session"] = {"oauth_info": {"userinfo": login, "expires_at": until}}
+    return gr.Request(Request(scope), **values)
 
 
 def cookie_pair(people: People, key: str) -> str:
@@ -91,8 +95,12 @@ class TestKeys:
         assert people.key_in({COOKIE: number}) is None
 
     def test_a_login_counts_more_than_a_cookie(self, people: People) -> None:
-        person = people.of(asked(cookie_pair(people, "anna"), username="mira"))
-        assert (person.key, person.is_admin) == ("hf:mira", False)
+        person = people.of(asked(cookie_pair(people, "anna"), login={"sub": "5f1", "preferred_username": "mira"}))
+        assert (person.key, person.is_admin) == ("hf:5f1", False)
+
+    @pytest.mark.parametrize("login", [{}, {"sub": ""}, {"sub": 7}, {"sub": "5f1", "expired": True}, None])
+    def test_no_login_leaves_the_cookie(self, people: People, login: dict[str, Any] | None) -> None:
+        assert people.of(asked(cookie_pair(people, "anna"), login=login)).key == "anna"
 
     def test_the_administrator_sees_everything(self, people: People) -> None:
         admin = people.of(asked(cookie_pair(people, people.admin_owner)))

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from textgen.errors import NotFound
@@ -83,5 +84,6 @@ class FetchedModels:
         """Deletes what a server that died has left."""
         root = self._runs / _FOLDER
         for path in root.iterdir() if root.is_dir() else ():
-            if path != self.downloads and self._wall_clock() - path.stat().st_mtime > _DAY_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):  # another one may be taking its place just now
+                if path != self.downloads and self._wall_clock() - path.stat().st_mtime > _DAY_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)

@@ -22,7 +22,7 @@ import psutil
 
 from textgen.config import RunSettings, update_settings
 from textgen.errors import CannotStart, InvalidSetting, NoRoom, NotFound
-from textgen.files import folder_bytes
+from textgen.files import folder_bytes, write_atomically
 from textgen.jobs.fetched import FetchedModels
 from textgen.jobs.launcher import Launcher, kill_process
 from textgen.jobs.people import EVERYBODY, Person
@@ -33,6 +33,7 @@ from textgen.jobs.store import QueueEntry, QueueStore
 from textgen.limits import Limits
 
 _QUEUE = "queue.sqlite3"
+_GONE = ".gone-"
 
 
 class JobManager:
@@ -128,7 +129,7 @@ class JobManager:
         """Deletes a run with everything it has learned, also while it trains."""
         view = self.view(run_id, person)
         # Flagged first: a server that dies now must not leave half a run to be seen.
-        view.folder.write_about(discarded=True)
+        write_atomically(view.folder.discarded, b"")
         # A worker that is about to begin finds its claim gone.
         entry = self._store.remove(run_id)
         processes = [
@@ -150,6 +151,7 @@ class JobManager:
         if view.state not in allowed:
             raise InvalidSetting("run", f"one that is {view.state}", f"one that is {', '.join(sorted(allowed))}")
         self._check_disk()
+        self._check_time(view, float((longer or {}).get("minutes") or 0.0))
         view.folder.control.unlink(missing_ok=True)
         self._enqueue(view.folder, view.owner, {"longer": longer} if longer else {}, view.status)
         self.dispatch()
@@ -215,7 +217,7 @@ class JobManager:
     def _view(self, run_id: str, entries: dict[str, QueueEntry], waiting: Sequence[str]) -> RunView | None:
         folder = self._folder(run_id)
         about, status = folder.read_about(), folder.read_status()
-        if status is None or about.get("discarded"):
+        if status is None or folder.discarded.exists():
             return None
         created = about.get("created")
         entry = entries.get(run_id)
@@ -241,6 +243,13 @@ class JobManager:
         minutes, most = settings.training.minutes, self.limits.max_run_minutes
         if minutes is not None and minutes > most:
             raise InvalidSetting("minutes", minutes, f"at most {most:g}")
+
+    def _check_time(self, view: RunView, longer_minutes: float) -> None:
+        used, most = view.folder.trained_minutes(), self.limits.max_run_minutes
+        if longer_minutes and used + longer_minutes > most:
+            raise InvalidSetting("minutes", longer_minutes, f"at most {max(0.0, most - used):.3g}")
+        if used >= most:
+            raise InvalidSetting("minutes", f"{used:.3g}", f"below {most:g}")
 
     def _check_disk(self) -> None:
         free = shutil.disk_usage(self.root).free
@@ -302,7 +311,8 @@ class JobManager:
 
     def _interrupt_command_line(self, view: RunView) -> None:
         """A run that `textgen train` trains stops as by Ctrl-C."""
-        process = view.status.identity.process() if view.status.identity else None
+        identity = view.status.identity
+        process = identity.process() if identity and identity.is_here else None
         if process is not None:
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGINT)
@@ -334,12 +344,16 @@ class JobManager:
         """Deletes the folders of discarded runs whose process has ended."""
         for name in self._names():
             folder = self._folder(name)
-            if not folder.read_about().get("discarded"):
+            if not folder.discarded.exists():
                 continue
             status = folder.read_status()
             at_work = status is not None and status.state in ACTIVE_STATES and not self._is_stale(status)
             if not at_work:
-                shutil.rmtree(folder.path, ignore_errors=True)
+                # Out of sight first: half a run must not be taken for a model, or for one that nobody owns.
+                with suppress(OSError):
+                    os.replace(folder.path, self.root / f"{_GONE}{name}")
+        for gone in self.root.glob(f"{_GONE}*"):
+            shutil.rmtree(gone, ignore_errors=True)
 
     def _is_stale(self, status: RunStatus) -> bool:
         return status.is_stale(self._wall_clock(), heartbeat_seconds=self.limits.heartbeat_seconds)

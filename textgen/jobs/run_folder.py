@@ -11,6 +11,7 @@ log.txt         what the process wrote
 texts/          text that was uploaded for this run
 corpus/         token ids and the tokenizer
 checkpoints/    last/ (resumable) and best/
+.discarded      there when the run is to be deleted
 .lock           held by the process that trains
 .reserve        room on the disk to say that the disk is full
 """
@@ -18,6 +19,7 @@ checkpoints/    last/ (resumable) and best/
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +55,7 @@ class RunFolder:
         self.corpus = path / "corpus"
         self.last = path / "checkpoints" / "last"
         self.best = path / "checkpoints" / "best"
+        self.discarded = path / ".discarded"
         self._lock = path / ".lock"
         self._reserve = path / ".reserve"
         self._wall_clock = wall_clock
@@ -160,17 +163,28 @@ class RunFolder:
             return {}
         return content if isinstance(content, dict) else {}
 
+    def trained_minutes(self) -> float:
+        """How long the run has trained up to its last checkpoint, over all interruptions."""
+        try:
+            seconds = float(json.loads((recover_folder(self.last) / "training.json").read_bytes())["elapsed_seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0
+        return seconds / 60.0 if math.isfinite(seconds) else 0.0
+
     def append_metrics(self, kind: str, values: dict[str, Any]) -> None:
         self._append(self.metrics, {"kind": kind, **values})
 
     def append_samples(self, values: dict[str, Any]) -> None:
         self._append(self.samples, values)
 
-    def cut_back(self, step: int) -> None:
-        """Drops lines after `step`, and one cut short by a crash: a resumed run then tells each step once."""
-        for path in (self.metrics, self.samples):
+    def cut_back(self, step: int, *, evaluated: bool = True) -> None:
+        """Drops lines after `step`, and one cut short by a crash: a resumed run then tells each step once.
+
+        At step 0 samples are made again; evaluations too, unless they were `evaluated` already.
+        """
+        for path, last in ((self.metrics, step if evaluated else step - 1), (self.samples, step if step else -1)):
             if path.exists():
-                kept = [line for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) <= step]
+                kept = [line for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) <= last]
                 write_atomically(path, b"".join(kept))
 
     def _never_began(self) -> bool:

@@ -134,7 +134,7 @@ class TrainingRun:
 
     def _record(self, event: Event) -> None:
         if isinstance(event, StartEvent):
-            self.folder.cut_back(event.step)
+            self.folder.cut_back(event.step, evaluated=event.step > 0 or self.trainer.best is not None)
             self.folder.write_status("running", step=event.step, progress=self.trainer.progress)
         elif isinstance(event, StepEvent):
             self.folder.append_metrics("step", asdict(event))

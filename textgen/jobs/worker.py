@@ -150,15 +150,19 @@ def _train(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) 
     watch.attach(run.stop)
     if run.trainer.step == 0:
         _look_ahead(folder, run)
-    max_seconds = 60.0 * float(entry.task["max_minutes"])
+    max_seconds, too_long = 60.0 * float(entry.task["max_minutes"]), False
     for event in run.events():
         if isinstance(event, StartEvent):
             _log(f"training {event.parameters:,} parameters on {event.device} from step {event.step}")
         elif isinstance(event, EvaluationEvent):
             _log(f"step {event.step}: held-out {event.evaluation.nats_per_char:.4f} nats per character")
-        elif isinstance(event, StepEvent) and event.elapsed_seconds >= max_seconds:
+        elif isinstance(event, StepEvent) and event.elapsed_seconds >= max_seconds and event.progress < 1.0:
+            # At the end of its budget it ends by itself, after the evaluation that is still due.
+            too_long = True
             watch.ask("stopped")
     status = folder.read_status()
+    if too_long and status is not None and status.state == "stopped":
+        folder.write_status("stopped", **{**status.details, "most_minutes": entry.task["max_minutes"]})
     _log(f"{status.state} at step {status.step}" if status else "ended")
 
 

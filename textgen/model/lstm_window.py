@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, None]
@@ -70,6 +71,7 @@ class _Window(torch.autograd.Function):
         return outputs[1:].transpose(0, 1), outputs[time].float(), cells[time].clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         by_outputs, by_hidden, by_cell = gradients
         by_time, weight_input, weight_hidden, gates, cells, squashed, outputs = ctx.saved_tensors

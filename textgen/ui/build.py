@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from html import escape
 from math import isfinite
@@ -56,6 +57,8 @@ def build_page(
                 scale=2,
                 min_width=180,
             )
+            if os.environ.get("OAUTH_CLIENT_ID"):  # elsewhere gradio refuses to launch with such a button
+                gr.LoginButton(size="sm", elem_id="login", scale=0, min_width=90)
             language = gr.Button(i18n("language"), size="sm", elem_id="language", scale=0, min_width=90)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(i18n("tab_generate"), id="generate", elem_id="tab-generate") as generate_tab:

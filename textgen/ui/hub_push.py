@@ -19,7 +19,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class HubPush:
-    """Builds the fold in place; `shown` names the run that is shown, `looked` changes whenever that looks different.
+    """Builds the `fold` in place, to be seen where there is a model to push; `shown` names the run that is shown.
 
     The token goes from the browser to the client of the Hub. The field is emptied at once; no answer holds it.
     """
@@ -31,13 +31,12 @@ class HubPush:
         i18n: gr.I18n,
         language: gr.Textbox,
         shown: gr.Textbox,
-        looked: gr.Textbox,
     ) -> None:
         self._workshop = workshop
         self._people = people
         with gr.Accordion(
             i18n("fold_push"), open=False, elem_classes="fold", elem_id="fold-push", visible=False
-        ) as fold:
+        ) as self.fold:
             with gr.Row():
                 repo = gr.Textbox(
                     label=i18n("hub_repo"), info=i18n("hub_repo_info"), max_lines=1, elem_id="push-repo", min_width=180
@@ -57,7 +56,6 @@ class HubPush:
                 button = gr.Button(i18n("hub_push"), elem_id="push", min_width=120)
             status = gr.HTML("", elem_id="push-status")
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        gr.on([looked.change, shown.change], self.show, [shown], [fold], queue=False, **quiet)
         button.click(
             self.push,
             [language, shown, repo, token, private],
@@ -66,14 +64,6 @@ class HubPush:
             trigger_mode="once",
             **quiet,
         )
-
-    def show(self, request: gr.Request, run: str | None) -> Any:
-        """Whether there is anything to push."""
-        try:
-            view = self._workshop.jobs.view(run or "", self._people.of(request))
-        except TextgenError:
-            return gr.Accordion(visible=False)
-        return gr.Accordion(visible=self._workshop.checkpoint(view) is not None)
 
     def push(
         self, request: gr.Request, language_name: str, run: str | None, repo: str, token: str | None, private: bool

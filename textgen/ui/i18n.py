@@ -76,6 +76,9 @@ _PHRASES = {
     "no_text": ("given", "needed"),
     "not_found": ("known",),
     "cannot_start": ("reason",),
+    "bad_checkpoint": ("problem",),
+    "bad_tokenizer": ("problem",),
+    "bad_corpus": ("problem",),
 }
 
 

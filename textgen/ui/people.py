@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,9 @@ class People:
         """The person who sent a request; one without a key of its own is whoever has that page open."""
         if self._serializer is None:
             return EVERYBODY
-        # Set by gradio where people log in with Hugging Face; no client can send it.
-        username = getattr(request, "username", None)
-        if username:
-            return Person(f"hf:{username}")
+        account = _account(request)
+        if account is not None:
+            return Person(f"hf:{account}")
         key = self.key_in(dict(request.cookies) if request is not None else {})
         if key is None:
             # A browser that keeps no cookies, in a frame say: what it brings is its own as long as the page is open.
@@ -123,6 +123,21 @@ class OwnerCookie:
         if self._people.key_in(cookies) is not None:
             return None
         return self._people.cookie(secrets.token_urlsafe(24), secure=secure).encode("latin-1")
+
+
+def _account(request: gr.Request | None) -> str | None:
+    """The Hugging Face account that a request is logged in with: its number, since people may change their names.
+
+    Where there is a login button gradio keeps it in a session that it signs.
+    """
+    # Within gradio's request: its own attributes are copies by way of JSON, which not all of this is.
+    scope = getattr(getattr(request, "request", None), "scope", None)
+    session = scope.get("session") if isinstance(scope, Mapping) else None
+    login = session.get("oauth_info") if isinstance(session, Mapping) else None
+    if not isinstance(login, Mapping) or float(login.get("expires_at") or 0.0) < time.time():
+        return None
+    account = dict(login.get("userinfo") or {}).get("sub")
+    return account if isinstance(account, str) and account else None
 
 
 def _secret(path: Path) -> str:

@@ -107,8 +107,10 @@ def _facts(view: RunView, history: RunHistory, language: Language) -> str:
         step=f"{view.status.step:,}",
         time=_duration(float(latest["elapsed_seconds"]), language),
     )
-    early = f" · {say('run_early', language)}" if view.status.details.get("early") else ""
-    return done_text + early
+    notes = [say("run_early", language)] if details.get("early") else []
+    if isinstance(details.get("most_minutes"), (int, float)):
+        notes.append(say("run_too_long", language, minutes=f"{details['most_minutes']:g}"))
+    return " · ".join([done_text, *notes])
 
 
 def _foreseen(view: RunView, language: Language) -> list[str]:

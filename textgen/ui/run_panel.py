@@ -109,7 +109,7 @@ class RunPanel:
             self.try_it = gr.Button(i18n("try_it"), variant="primary", elem_id="try-it", visible=False)
             self._download = gr.Button(i18n("download"), elem_id="download", visible=False)
             self._file = gr.DownloadButton(visible="hidden", elem_id="download-file")
-        HubPush(self._workshop, self._people, i18n, self._language, self._shown, self._seen)
+        self._push = HubPush(self._workshop, self._people, i18n, self._language, self._shown)
         with gr.Accordion(i18n("fold_more"), open=False, elem_classes="fold", elem_id="fold-more"):
             with gr.Row():
                 self._minutes = gr.Number(5, label=i18n("longer_minutes"), elem_id="longer-minutes")
@@ -137,6 +137,7 @@ class RunPanel:
             self._samples,
             self.try_it,
             self._download,
+            self._push.fold,
             self._command,
             self._details,
             self._shown,
@@ -207,13 +208,13 @@ class RunPanel:
         whole = self._workshop.mark(views, [view, *others] if view else [], options)
         mark = " ".join((self._workshop.mark(views, [], language), view.run_id if view else "", whole))
         if mark == seen:
-            return [gr.skip()] * (13 + len(_VERBS))
+            return [gr.skip()] * (14 + len(_VERBS))
         choices = [(f"{each.title} · {say(f'state_{each.state}', language)}", each.run_id) for each in views]
         timer = gr.Timer(active=any(each.is_active for each in views))
         if view is None:
             empty = f'<p class="hint">{say("no_runs", language)}</p>'
             hidden = [gr.Button(visible=False)] * len(_VERBS)
-            unused = [gr.Button(visible=False)] * 2
+            unused = [*[gr.Button(visible=False)] * 2, gr.Accordion(visible=False)]
             nothing = [gr.Dropdown([], value=None), gr.Dropdown([]), empty, *hidden, "", "", "", *unused, ""]
             return [*nothing, gr.Column(visible=False), "", timer, mark]
         drawn = self._workshop.remembered(
@@ -230,6 +231,7 @@ class RunPanel:
             samples,
             gr.Button(visible=usable),
             gr.Button(visible=usable),
+            gr.Accordion(visible=usable),
             command,
             gr.Column(visible=True),
             view.run_id,
@@ -265,7 +267,7 @@ class RunPanel:
     ) -> list[Any]:
         """Shows a run that was just started, whichever is chosen in the list."""
         if not run:
-            return [gr.skip()] * (13 + len(_VERBS))
+            return [gr.skip()] * (14 + len(_VERBS))
         return self._updates(request, language_name, run, compared, scale, smoothing, listed=None, seen="")
 
     def _drawn(

@@ -142,14 +142,15 @@ def serve_forever(
 def keep_runs_going(workshop: Workshop, ended: threading.Event | None = None) -> None:
     """Starts what waits and tidies up after what has died, for as long as the server lives."""
     ended = ended or threading.Event()
-    first = True
-    while first or not ended.wait(_DISPATCH_SECONDS):
+    first, wait_seconds = True, 0.0
+    while not ended.wait(wait_seconds):
+        wait_seconds = _DISPATCH_SECONDS
         try:
             workshop.jobs.recover() if first else workshop.jobs.dispatch()
+            first = False
         except Exception:
             # A full disk, say: the next time, perhaps.
             _LOGGER.exception("the queue of runs could not be looked after")
-        first = False
 
 
 def training_folder(environment: Mapping[str, str], root: Path) -> Path | None:

@@ -189,6 +189,10 @@ def _run() -> dict[str, tuple[str, str]]:
             "第 {step} 步 · 第 {passes} 遍 · 每秒 {rate} 个词元 · 剩余 {left}",
         ),
         "run_done": ("{step} steps in {time}", "{step} 步，用时 {time}"),
+        "run_too_long": (
+            "ended after the {minutes} minutes that a run may take here",
+            "已达到此处每个任务最多 {minutes} 分钟的限制",
+        ),
         "run_early": ("ended early: held-out text was no longer predicted better", "提前结束：留出文本已不再改进"),
         "run_interrupted": (
             "Its process ended without saying why. Resume goes on from the last save.",
