@@ -26,7 +26,7 @@ from textgen.ui.running import RunningStreams
 _FLUSH_SECONDS = 0.07
 _FLUSH_SECONDS_PER_STREAM = 0.02
 _LONGEST_FLUSH_SECONDS = 2.0
-_EXAMPLES = ("ROMEO:\n", "To be, or not to be", "First Citizen:\nWhat news", "KING RICHARD III:\n")
+_EXAMPLES = ("Once upon a time", "The old witch said", "To be, or not to be", "ROMEO:\n")
 _LOGGER = logging.getLogger(__name__)
 # Where the document stands among the inputs of the generate handler.
 _DOCUMENT_INPUT = 2
