@@ -322,6 +322,16 @@ class TestRuns:
             assert seen[-1] == mark()
         assert len(set(seen)) == len(seen)
 
+    def test_a_run_that_writes_all_the_time_is_drawn_once_a_second(
+        self, workshop: Workshop, clock: Clock, finished: str
+    ) -> None:
+        views = workshop.runs(ANNA)
+        before = workshop.mark(views, views, "en")
+        views[0].folder.append_metrics("step", {"step": 1})
+        assert workshop.mark(views, views, "en") == before
+        clock.now += 1.0
+        assert workshop.mark(views, views, "en") != before
+
     def test_the_mark_of_runs_that_are_not_shown_in_full(self, workshop: Workshop, finished: str) -> None:
         views = workshop.runs(ANNA)
         before = workshop.mark(views, [], "en")

@@ -58,6 +58,8 @@ _FOLLOWED_RUNS = 64
 _REMEMBERED = 64
 _BUDGETS = TrainingBudget.model_fields.keys()
 _LOOK_SECONDS = 0.5
+# For so long all pages get the same drawing of a run that trains.
+_DRAWING_SECONDS = 1.0
 T = TypeVar("T")
 
 
@@ -99,6 +101,7 @@ class Workshop:
         self._looked = -_LOOK_SECONDS
         self._views: list[RunView] = []
         self._made: OrderedDict[Hashable, Any] = OrderedDict()
+        self._versions: dict[str, tuple[float, list[tuple[int, int]]]] = {}
 
     def settings(self, upload: Upload, request: RunRequest) -> RunSettings:
         """The settings of the run that `request` asks for, as far as they can be checked without reading the text.
@@ -211,12 +214,25 @@ class Workshop:
         """The next look is at the disk: somebody has changed something."""
         with self._lock:
             self._looked = -_LOOK_SECONDS
+            self._versions.clear()
 
     def mark(self, views: Sequence[RunView], shown: Sequence[RunView], options: Hashable) -> str:
         """Changes whenever a page that shows these runs, one of them first, would look different."""
         listed = [(view.run_id, view.title, view.state, view.position) for view in views]
-        files = [_versions(view) for view in shown]
+        files = [self._versions_of(view) for view in shown]
         return hashlib.blake2b(repr((listed, files, options)).encode(), digest_size=12).hexdigest()
+
+    def _versions_of(self, view: RunView) -> list[tuple[int, int]]:
+        """The versions of a run's files as they were lately: one that trains writes more often than pages look."""
+        now = self._clock()
+        with self._lock:
+            if len(self._versions) >= _FOLLOWED_RUNS:
+                self._versions.clear()
+            looked, versions = self._versions.get(view.run_id, (-_DRAWING_SECONDS, []))
+            if now - looked >= _DRAWING_SECONDS:
+                versions = _versions(view)
+                self._versions[view.run_id] = (now, versions)
+            return versions
 
     def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, made once for all pages that show the same."""

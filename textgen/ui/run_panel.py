@@ -24,7 +24,7 @@ from textgen.workshop import Person, RunView, Workshop
 
 _LOGGER = logging.getLogger(__name__)
 # Fifty open pages that follow one run ask for less than half a core.
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 2.5
 _MOST_COMPARED = 4
 _VERBS = ("pause", "stop_keep", "resume", "discard", "earlier", "later")
 
