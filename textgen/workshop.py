@@ -92,7 +92,7 @@ class Workshop:
     ) -> None:
         self.limits = limits or Limits()
         self.jobs = JobManager(runs, device=device, limits=self.limits, threads=threads)
-        self.uploads = UploadStore(self.jobs.root, limits=self.limits)
+        self.uploads = UploadStore(self.jobs.root, limits=self.limits, kept_elsewhere=self.jobs.person_bytes)
         self._device = device
         self._hub = hub
         self._readers: dict[str, HistoryReader] = {}

@@ -270,3 +270,12 @@ def test_halves_of_characters_in_pasted_text_do_no_harm(store: UploadStore) -> N
     again = store.read_again(upload.upload_id, ANNA, "pasted")
     assert contents(again) == contents(upload)
     assert store.get(upload.upload_id, ANNA) == again
+
+
+def test_what_a_person_keeps_in_runs_counts_too(tmp_path: Path) -> None:
+    limits = replace(Limits(), max_person_bytes=1_000_000)
+    kept = {"anna": 999_990, "bo": 0}
+    store = UploadStore(tmp_path / "runs", limits=limits, kept_elsewhere=lambda person: kept[person.key])
+    with pytest.raises(InvalidSetting, match=r"files: 1 MB was given; allowed: at most 1 MB in all"):
+        store.receive([], "Eleven bytes and some more.", ANNA)
+    assert store.receive([], "Eleven bytes and some more.", BO).characters > 0

@@ -56,11 +56,22 @@ class Upload:
 
 
 class UploadStore:
-    """The uploads of all people, in a hidden folder beside the runs. What nobody trains on goes after a day."""
+    """The uploads of all people, in a hidden folder beside the runs. What nobody trains on goes after a day.
 
-    def __init__(self, runs: Path, *, limits: Limits, wall_clock: Callable[[], float] = time.time) -> None:
+    `kept_elsewhere` says how many bytes a person keeps beside that, in runs: they count towards the same limit.
+    """
+
+    def __init__(
+        self,
+        runs: Path,
+        *,
+        limits: Limits,
+        kept_elsewhere: Callable[[Person], int] = lambda _: 0,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._root = runs / _FOLDER
         self._limits = limits
+        self._kept_elsewhere = kept_elsewhere
         self._wall_clock = wall_clock
         self._in_use: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -78,7 +89,7 @@ class UploadStore:
         """
         if not files and not pasted.strip():
             raise InvalidSetting("files", "none", "text files, or pasted text")
-        size = sum(_size_of(path, name) for path, name in files) + len(pasted)
+        size = sum(_size_of(path, name) for path, name in files) + len(pasted.encode("utf-8", "replace"))
         if size > self._limits.max_upload_bytes:
             raise InvalidSetting(
                 "files", f"{size / 1e6:,.0f} MB", f"at most {self._limits.max_upload_bytes / 1e6:,.0f} MB at once"
@@ -108,7 +119,7 @@ class UploadStore:
         if person.is_admin:
             return
         mine = [folder for folder in self._root.iterdir() if self._content(folder).get("owner") == person.key]
-        kept = sum(folder_bytes(folder) for folder in mine)
+        kept = sum(folder_bytes(folder) for folder in mine) + self._kept_elsewhere(person)
         if kept + size > self._limits.max_person_bytes:
             most = f"at most {self._limits.max_person_bytes / 1e6:,.0f} MB in all"
             raise InvalidSetting("files", f"{(kept + size) / 1e6:,.0f} MB", most)
