@@ -142,12 +142,12 @@ def serve_forever(
 def keep_runs_going(workshop: Workshop, ended: threading.Event | None = None) -> None:
     """Starts what waits and tidies up after what has died, for as long as the server lives."""
     ended = ended or threading.Event()
-    first, wait_seconds = True, 0.0
-    while not ended.wait(wait_seconds):
-        wait_seconds = _DISPATCH_SECONDS
+    first, recovered = True, False
+    while first or not ended.wait(_DISPATCH_SECONDS):
+        first = False
         try:
-            workshop.jobs.recover() if first else workshop.jobs.dispatch()
-            first = False
+            workshop.jobs.dispatch() if recovered else workshop.jobs.recover()
+            recovered = True
         except Exception:
             # A full disk, say: the next time, perhaps.
             _LOGGER.exception("the queue of runs could not be looked after")
