@@ -389,7 +389,7 @@ def test_a_full_disk_fails_the_run(settings: RunSettings, tmp_path: Path, monkey
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     run = start_run(tmp_path / "run", settings, device="cpu")
-    monkeypatch.setattr("textgen.model.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("textgen.model.weights.save_file", full_disk)
     with pytest.raises(CannotWrite, match="No space left"):
         train(run)
     assert state(run)["state"] == "failed"
