@@ -104,7 +104,7 @@ def start(page: GeneratePage, prompt: str, **numbers: Any) -> None:
 
 def test_text_streams_in_and_stop_keeps_it(desktop: GeneratePage) -> None:
     desktop.choose_model("endless")
-    start(desktop, "The king", temperature=1.2, length=4000, beams=1)
+    start(desktop, "The king", temperature=1.2, length=1000, beams=1)
     expect(desktop.generate).to_be_disabled()
     expect(desktop.stop).to_be_enabled()
     desktop.page.wait_for_function("window.seen.length > 4")
@@ -141,7 +141,7 @@ def test_beams_show_the_best_hypotheses_as_they_change(desktop: GeneratePage) ->
     desktop.unfold("beams")
     desktop.choose_model("endless")
     desktop.set_number("num-return", 3)
-    start(desktop, "The king", length=600, beams=4)
+    start(desktop, "The king", length=300, beams=4)
     expect(desktop.hypotheses).to_have_count(4)
     expect(desktop.page.locator("#results h3")).to_have_text("Best so far")
     first = desktop.hypotheses.first.inner_text()
@@ -174,7 +174,7 @@ def readable(text: str) -> str:
 
 def test_stop_ends_a_beam_search_too(desktop: GeneratePage) -> None:
     desktop.choose_model("endless")
-    start(desktop, "The king", length=4000, beams=8)
+    start(desktop, "The king", length=1000, beams=8)
     expect(desktop.hypotheses).to_have_count(8)
     desktop.stop.click()
     desktop.wait_until_done()
@@ -440,7 +440,7 @@ def test_the_newest_lines_stay_in_sight(desktop: GeneratePage) -> None:
 
 def test_the_text_takes_no_keys_while_the_model_writes(desktop: GeneratePage) -> None:
     desktop.choose_model("endless")
-    start(desktop, "The king", length=4000)
+    start(desktop, "The king", length=1000)
     expect(desktop.document).not_to_be_editable()
     desktop.stop.click()
     desktop.wait_until_done()
@@ -461,7 +461,7 @@ def test_a_value_out_of_range_is_put_into_it(desktop: GeneratePage) -> None:
 
 def test_the_keyboard_is_enough(desktop: GeneratePage) -> None:
     desktop.choose_model("endless")
-    desktop.set_number("length", 4000)
+    desktop.set_number("length", 1000)
     desktop.document.fill("")
     desktop.document.press_sequentially("The king")
     desktop.record()
@@ -561,7 +561,7 @@ def test_a_reload_during_generation_leaves_a_page_that_works(open_page: OpenPage
     # Gradio's own code reports the stream that the reload cut off.
     desktop = GeneratePage(open_page(forgive=("AbortError", "errored out")))
     desktop.choose_model("endless")
-    start(desktop, "The king", length=4000)
+    start(desktop, "The king", length=1000)
     desktop.page.wait_for_function("window.seen.length > 2")
     desktop.page.reload()
     desktop.document.wait_for()
