@@ -65,14 +65,14 @@ class Served:
 
 
 @contextmanager
-def served(models: Path, folder: Path, **environment: str) -> Iterator[Served]:
+def served(models: Path, folder: Path, *options: str, **environment: str) -> Iterator[Served]:
     """A server with its runs in `folder`; whatever it has told at the end, no stack trace is in it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"log-{port}.txt"
-    command = [sys.executable, "-m", "textgen", "serve", "--port", str(port), "--models", str(models)]
+    command = [sys.executable, "-m", "textgen", "serve", "--port", str(port), "--models", str(models), *options]
     environment = {**os.environ, "TEXTGEN_RUNS": str(folder / "runs"), **environment}
     # As nice as it is elsewhere, a run would hardly move beside the tests that share the machine with it.
     environment.setdefault("TEXTGEN_TRAINING_NICENESS", "1")
@@ -90,8 +90,12 @@ def served(models: Path, folder: Path, **environment: str) -> Iterator[Served]:
 
 @pytest.fixture(scope="package")
 def server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running `textgen serve`."""
-    with served(models_folder, tmp_path_factory.mktemp("server")) as running:
+    """The address of a running `textgen serve`.
+
+    It runs the reference: fast backends are at the end of a text before anybody can press Stop.
+    """
+    slow = ("--backend", "torch", "--threads", "1")
+    with served(models_folder, tmp_path_factory.mktemp("server"), *slow) as running:
         yield running.address
 
 
