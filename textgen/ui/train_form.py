@@ -172,6 +172,7 @@ class TrainForm:
             [self._language, self._upload_id, *choice, minutes],
             [*self._expert.components, self._vocabulary, self._fit],
             trigger_mode="always_last",
+            queue=False,
             **quiet,
         )
         asked = [self._language, *brought, *choice, self._prompts, *self._expert.components]
