@@ -24,6 +24,7 @@ from textgen.config import ModelSettings, TrainingSettings
 from textgen.model.cells import cell_types
 from textgen.model.language_model import LanguageModel
 from textgen.text.batches import StreamBatches
+from textgen.training.allocator import keep_freed_memory
 from textgen.training.device import DeviceChoice, choose_precision
 from textgen.training.trainer import Trainer
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=whole_number(1), default=5, help="turns of each measurement (default: 5)")
     parser.add_argument("--seconds", type=whole_number(1), default=3, help="seconds of each of them (default: 3)")
     options = parser.parse_args(arguments)
+    keep_freed_memory()  # for both loops: only `start_run` does so by itself
     figures: dict[str, Any] = {"benchmark": "train", "threads": torch.get_num_threads()}
     for hidden_size, shape in _SHAPES.items():
         measured = measure(hidden_size, shape, options.rounds, options.seconds)

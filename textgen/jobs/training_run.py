@@ -34,6 +34,7 @@ from textgen.model.language_model import LanguageModel
 from textgen.progress import ProgressCallback, ignore_progress
 from textgen.text.corpus import Corpus, build_corpus, open_corpus
 from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from textgen.training.allocator import keep_freed_memory
 from textgen.training.device import DeviceChoice, choose_device, choose_precision
 from textgen.training.estimate import estimate_training
 from textgen.training.events import (
@@ -310,6 +311,8 @@ def _trainer(
     training = settings.training
     batches = make_batches(training, corpus)
     device = model.embedding.device
+    if device.type == "cpu":
+        keep_freed_memory()
     precision = choose_precision(training.precision, model, batch_size=batches.batch_size, window=batches.window)
     return Trainer(
         model,

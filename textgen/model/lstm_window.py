@@ -14,6 +14,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+# These take what sigmoid and tanh gave, not what they were given.
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward
+_tanh_backward_out = torch.ops.aten.tanh_backward.grad_input
+
 _Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, None]
 
 
@@ -77,36 +82,35 @@ class _Window(torch.autograd.Function):
         by_time, weight_input, weight_hidden, gates, cells, squashed, outputs = ctx.saved_tensors
         time, batch, width = by_time.shape
         size = weight_hidden.shape[1]
-        i, f, g, o = gates.chunk(4, -1)  # each [time, batch, hidden]
-        # What the gradient of c (for i, f, g) or of h (for o) is multiplied with to give that of a gate's input.
-        slopes = torch.empty(time, batch, 4, size)
-        torch.mul(g * i, 1 - i, out=slopes[:, :, 0])
-        torch.mul(cells[:-1] * f, 1 - f, out=slopes[:, :, 1])
-        torch.mul(i, 1 - g * g, out=slopes[:, :, 2])
-        torch.mul(squashed * o, 1 - o, out=slopes[:, :, 3])
-        through_output = o * (1 - squashed * squashed)
-        by_gates = torch.empty(time, batch, 4, size, dtype=weight_hidden.dtype)
+        by_gates = torch.empty(time, batch, 4 * size, dtype=weight_hidden.dtype)
         back = _Product(weight_hidden.t(), batch)
         by_step = by_outputs.transpose(0, 1)  # [time, batch, hidden]
         cell_gradient = by_cell.float().clone()
         hidden_gradient = by_hidden.float()
+        # One step's values stay in the cache; those of a whole window, read operation by operation, would not.
+        by_gate = torch.empty(batch, 4 * size)
+        by_bias = torch.zeros(batch, 4 * size)
+        by_i, by_f, by_g, by_o = by_gate.chunk(4, -1)  # each [batch, hidden]
         for step in range(time - 1, -1, -1):
-            hidden_gradient = hidden_gradient + by_step[step]
-            cell_gradient.addcmul_(hidden_gradient, through_output[step])
-            slope = slopes[step]
-            slope[:, :3] *= cell_gradient[:, None]
-            slope[:, 3] *= hidden_gradient
-            by_gates[step] = slope
-            cell_gradient *= f[step]
-            hidden_gradient = back(by_gates[step].flatten(1)).float()
+            i, f, g, o = gates[step].chunk(4, -1)
+            hidden_gradient = hidden_gradient.float() + by_step[step]
+            cell_gradient += _tanh_backward(hidden_gradient * o, squashed[step])
+            _sigmoid_backward(hidden_gradient.mul_(squashed[step]), o, grad_input=by_o)
+            _sigmoid_backward(cell_gradient * g, i, grad_input=by_i)
+            _sigmoid_backward(cell_gradient * cells[step], f, grad_input=by_f)
+            _tanh_backward_out(cell_gradient * i, g, grad_input=by_g)
+            by_gates[step] = by_gate
+            by_bias += by_gate
+            cell_gradient *= f
+            hidden_gradient = back(by_gates[step])
         flat = by_gates.view(time * batch, 4 * size)
         return (
             (flat @ weight_input).view(time, batch, width).transpose(0, 1),
-            hidden_gradient,
+            hidden_gradient.float(),
             cell_gradient,
             (flat.t() @ by_time.view(time * batch, width)).float(),
             (flat.t() @ outputs[:-1].view(time * batch, size)).float(),
-            flat.sum(0, dtype=torch.float32),
+            by_bias.sum(0),
             None,
         )
 
