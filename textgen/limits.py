@@ -29,6 +29,7 @@ class Limits:
     max_hub_bytes: int = 8_000_000_000
     max_runs_training_per_device: int = 1
     training_niceness: int = 15
+    max_queued_runs: int = 1_000
     max_queued_runs_per_person: int = 8
     max_runs_per_person: int = 200
     max_run_minutes: float = 10_000.0
@@ -63,6 +64,7 @@ class Limits:
 
 _SHARED: Mapping[str, float] = {
     "max_run_minutes": 60.0,
+    "max_queued_runs": 50,
     "max_queued_runs_per_person": 3,
     "max_runs_per_person": 20,
     "max_person_bytes": 2_000_000_000,

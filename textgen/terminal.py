@@ -193,6 +193,8 @@ def run_facts(view: RunView) -> dict[str, Any]:
     """A run as JSON can hold it."""
     facts: dict[str, Any] = {"id": view.run_id, "title": view.title, "state": view.state, "step": view.status.step}
     facts |= {"progress": round(view.status.progress, 4), "position": view.position}
+    if view.waits_for_room:
+        facts["waits_for_room"] = True
     error = view.status.details.get("error")
     return facts | ({"error": error} if error else {})
 

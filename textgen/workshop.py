@@ -28,7 +28,7 @@ from textgen.jobs.preflight import check_run
 from textgen.jobs.run_folder import RunFolder, resolve_checkpoint, run_of
 from textgen.jobs.run_history import HistoryReader, RunHistory
 from textgen.jobs.run_view import RunView
-from textgen.jobs.uploads import Upload, UploadStore
+from textgen.jobs.uploads import PASTED, Upload, UploadStore
 from textgen.limits import Limits
 from textgen.model.checkpoint import is_checkpoint, read_model_settings, save_checkpoint
 from textgen.progress import Progress, ProgressCallback, ignore_progress
@@ -41,6 +41,7 @@ from textgen.training.verdict import Verdict, verdict
 __all__ = [
     "EVERYBODY",
     "FORMATS",
+    "PASTED",
     "ImportedText",
     "Person",
     "Progress",

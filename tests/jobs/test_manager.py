@@ -15,7 +15,7 @@ import pytest
 from tests.jobs.conftest import DEADLINE_SECONDS, LookFor, wait_for_state
 from textgen.config import RunSettings, update_settings
 from textgen.errors import InvalidSetting, NoRoom, NotFound
-from textgen.jobs.manager import JobManager
+from textgen.jobs.manager import JobManager, open_queue
 from textgen.jobs.people import Person
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import RunStatus
@@ -267,6 +267,20 @@ def test_what_a_person_may_have_is_bounded(manager: JobManager, quick: RunSettin
     with pytest.raises(InvalidSetting, match="MB kept already"):
         manager.submit(quick, person=BOB)
     assert len(list(manager.root.iterdir())) == len(manager.runs()) + 1
+
+
+def test_nothing_starts_before_there_is_room_on_the_disk(manager: JobManager, quick: RunSettings) -> None:
+    manager.limits = Limits(max_runs_training_per_device=0)
+    run = manager.submit(quick)
+    assert not manager.view(run).waits_for_room
+    full = JobManager(manager.root, device="cpu", limits=Limits(min_free_disk_bytes=10**18))
+    full.dispatch()
+    assert (full.view(run).state, full.view(run).waits_for_room) == ("queued", True)
+    assert [entry.state for entry in open_queue(manager.root, manager.limits).entries()] == ["waiting"]
+    roomy = JobManager(manager.root, device="cpu", limits=Limits(min_free_disk_bytes=1))
+    roomy.dispatch()
+    assert roomy.view(run).state == "preparing"
+    roomy.discard(run)
 
 
 def test_uploaded_text_moves_into_the_run_or_stays_where_it_was(

@@ -35,7 +35,7 @@ def store(tmp_path: Path, clock: Clock) -> QueueStore:
 
 def add(store: QueueStore, *names: str, owner: str = "ann", device: str = "cpu", **task: Any) -> None:
     for name in names:
-        assert store.add(name, owner=owner, device=device, task=task, max_of_owner=5)
+        assert store.add(name, owner=owner, device=device, task=task, max_of_owner=5, max_of_all=99)
 
 
 def order(store: QueueStore) -> list[str]:
@@ -60,9 +60,11 @@ def test_runs_are_claimed_in_the_order_they_came_and_one_at_a_time_for_each_devi
 
 def test_a_run_is_queued_once_and_a_person_can_queue_so_many(store: QueueStore) -> None:
     add(store, "a", "b", "c", "d", "e")
-    assert not store.add("a", owner="ann", device="cpu", task={}, max_of_owner=9)
+    assert not store.add("a", owner="ann", device="cpu", task={}, max_of_owner=9, max_of_all=99)
     with pytest.raises(InvalidSetting, match="at most 5 at once"):
-        store.add("f", owner="ann", device="cpu", task={}, max_of_owner=5)
+        store.add("f", owner="ann", device="cpu", task={}, max_of_owner=5, max_of_all=99)
+    with pytest.raises(InvalidSetting, match="5 of everybody's in the queue already"):
+        store.add("f", owner="bob", device="cpu", task={}, max_of_owner=5, max_of_all=5)
     add(store, "f", owner="bob")
     assert order(store) == ["a", "b", "c", "d", "e", "f"]
 
@@ -174,7 +176,7 @@ def test_eight_processes_never_claim_the_same_run(tmp_path: Path) -> None:
     store = QueueStore(path, lease_seconds=60, max_attempts=1)
     names = [f"run-{number}" for number in range(200)]
     for name in names:
-        store.add(name, owner="", device="cpu", task={}, max_of_owner=1000)
+        store.add(name, owner="", device="cpu", task={}, max_of_owner=1000, max_of_all=1000)
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")

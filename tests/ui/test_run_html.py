@@ -23,7 +23,7 @@ from textgen.ui.run_html import (
     report_html,
     samples_html,
 )
-from textgen.workshop import ImportedText, RunHistory, RunView, Upload, Verdict, VocabularyFit
+from textgen.workshop import PASTED, ImportedText, RunHistory, RunView, Upload, Verdict, VocabularyFit
 
 LANGUAGES: tuple[Language, Language] = ("en", "zh")
 HOSTILE = "</p></h3><script>alert(1)</script><img src=x onerror=\"alert('2')\"> & {curly} 月"
@@ -109,6 +109,9 @@ class TestHead:
     def test_a_waiting_run_tells_its_place(self, language: Language) -> None:
         text = read(head_html(view("queued", position=3), RunHistory(), language)).text
         assert say("run_position", language, position=3) in text
+        assert say("run_no_room", language) not in text
+        roomless = replace(view("queued", position=3), waits_for_room=True)
+        assert say("run_no_room", language) in read(head_html(roomless, RunHistory(), language)).text
 
     @pytest.mark.parametrize("stage", ["reading", "tokenizer", "encoding"])
     def test_preparing_tells_what_and_how_far(self, stage: str, language: Language) -> None:
@@ -194,12 +197,16 @@ class TestReport:
             say("import_column", language, column="poem", columns="poem, note"),
             say("import_duplicates", language, count="7"),
             f"gb18030 ({say('import_guessed', language)})",
-            "Han 90%, Latin 10%",
+            "Han 90%, Latin 10%" if language == "en" else "汉字 90%, 拉丁字母 10%",
             say_error(DamagedFile("bad.pdf", "PDF"), language),
             "first line",
         ):
             assert part in text
         assert html.count('class="refused"') == 1
+
+    def test_what_was_pasted_has_no_name_of_its_own(self, language: Language) -> None:
+        text = read(report_html(upload(imported(name=PASTED)), language)).text
+        assert say("pasted", language) in text
 
     def test_a_thousand_files_make_no_long_page(self, language: Language) -> None:
         html = report_html(upload(*(imported(name=f"{number}.txt") for number in range(1000))), language)
@@ -225,7 +232,8 @@ class TestReport:
         assert say("fit", language, tokens="25", share="12.3%") in text
         warned = fit_html(replace(fit, unknown_scripts=("Cyrillic", HOSTILE)), language)
         assert 'role="alert"' in warned
-        assert f"Cyrillic, {HOSTILE}" in read(warned).text
+        scripts = f"Cyrillic, {HOSTILE}" if language == "en" else f"西里尔字母、{HOSTILE}"
+        assert scripts in read(warned).text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -44,11 +44,11 @@ class Form:
 
     @property
     def upload_id(self) -> str:
-        return str(self._box("_upload_id"))
+        return str(self._boxes.get(self._form.text.upload_id, ""))
 
     @property
     def brought(self) -> list[Any]:
-        return [self.upload_id, self._box("_read_from"), self.files, self.pasted]
+        return [self.upload_id, self._boxes.get(self._form.text.brought[1], ""), self.files, self.pasted]
 
     def _take(self, updates: Iterator[dict[Any, Any]]) -> None:
         self.updates = {}
@@ -61,15 +61,15 @@ class Form:
         return str(self._box("_status"))
 
     def read(self, language: str = "en") -> None:
-        self._take(self._form.read(None, language, self.upload_id, self.files, self.pasted))  # type: ignore[arg-type]
+        self._take(self._form.text.read(None, language, self.upload_id, self.files, self.pasted))  # type: ignore[arg-type]
 
     def read_again(self, file: str, *, encoding: str = "", column: str = "") -> None:
         asked: list[Any] = [None, "en", *self.brought, file, encoding, column]
-        self._take(self._form.read_again(*asked))
+        self._take(self._form.text.read_again(*asked))
 
-    def start(self, *expert: str, title: str = "", language: str = "en") -> None:
+    def starting(self, *expert: str, title: str = "", language: str = "en") -> Iterator[dict[Any, Any]]:
         choice = ["", "keep", "quick", "", *(expert or NOTHING_TYPED)]
-        started = self._form.start(
+        return self._form.start(
             None,  # type: ignore[arg-type]
             self._box("started"),
             title,
@@ -77,7 +77,9 @@ class Form:
             *self.brought,
             *choice,
         )
-        self._take(iter([started]))
+
+    def start(self, *expert: str, title: str = "", language: str = "en") -> None:
+        self._take(self.starting(*expert, title=title, language=language))
         if self.updates.get("train-paste") == "":
             self.files, self.pasted = [], ""
 
@@ -200,6 +202,17 @@ class TestStart:
         (file,) = view.folder.settings().files
         assert Path(file).read_text(encoding="utf-8").startswith("Another text")
         assert uploads(workshop) == []
+
+    def test_text_is_read_on_the_way_and_that_shows(self, form: Form) -> None:
+        form.pasted = make_text(characters=2_000)
+        updates = list(form.starting())
+        told = [str(value) for update in updates for value in update.values()]
+        assert any("Reading" in text for text in told)
+        switched = [
+            value.interactive for update in updates for value in update.values() if isinstance(value, gr.Button)
+        ]
+        assert (switched[0], switched[-1]) == (False, True)
+        assert len(form.runs()) == 1
 
     def test_text_that_was_swept_away_is_read_once_more(self, form: Form, workshop: Workshop) -> None:
         form.pasted = make_text(characters=2_000)

@@ -179,7 +179,10 @@ class JobManager:
         for entry in entries:
             self._look_after(entry)
         max_running = self.limits.max_runs_training_per_device
-        while claimed := self._store.claim(self._device, max_running=max_running):
+        # What waits goes on waiting while a run could not be saved.
+        while self._free_bytes() >= self.limits.min_free_disk_bytes and (
+            claimed := self._store.claim(self._device, max_running=max_running)
+        ):
             self._start(claimed)
 
     def recover(self) -> None:
@@ -236,6 +239,7 @@ class JobManager:
             state=state,
             status=status,
             position=waiting.index(run_id) + 1 if run_id in waiting else None,
+            waits_for_room=run_id in waiting and self._free_bytes() < self.limits.min_free_disk_bytes,
             folder=folder,
         )
 
@@ -252,9 +256,12 @@ class JobManager:
             raise InvalidSetting("minutes", f"{used:.3g}", f"below {most:g}")
 
     def _check_disk(self) -> None:
-        free = shutil.disk_usage(self.root).free
+        free = self._free_bytes()
         if free < self.limits.min_free_disk_bytes:
             raise NoRoom(free, self.limits.min_free_disk_bytes)
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self.root).free
 
     def check_room(self, person: Person) -> None:
         """Raises `NoRoom`, or `InvalidSetting` where a person keeps as much as anybody may."""
@@ -289,6 +296,7 @@ class JobManager:
             device=self._device,
             task={**task, "max_minutes": self.limits.max_run_minutes},
             max_of_owner=self.limits.max_queued_runs_per_person,
+            max_of_all=self.limits.max_queued_runs,
         )
 
     def _end(self, run_id: str, person: Person, verb: str, state: RunState) -> None:

@@ -10,7 +10,10 @@ from textgen.jobs.run_status import ACTIVE_STATES, RunState, RunStatus
 
 @dataclass(frozen=True)
 class RunView:
-    """A run as it is now. `position` counts from 1 among those that wait; None for one that does not."""
+    """A run as it is now. `position` counts from 1 among those that wait; None for one that does not.
+
+    `waits_for_room`: it will not start before there is more space on the disk.
+    """
 
     run_id: str
     title: str
@@ -20,6 +23,7 @@ class RunView:
     status: RunStatus
     position: int | None
     folder: RunFolder
+    waits_for_room: bool = False
 
     @property
     def is_active(self) -> bool:

@@ -78,10 +78,12 @@ class QueueStore:
         self._wall_clock = wall_clock
         self._open_or_replace()
 
-    def add(self, run_id: str, *, owner: str, device: str, task: dict[str, Any], max_of_owner: int) -> bool:
+    def add(
+        self, run_id: str, *, owner: str, device: str, task: dict[str, Any], max_of_owner: int, max_of_all: int
+    ) -> bool:
         """Puts a run at the end of the queue; False when it is in it already.
 
-        `InvalidSetting` when the owner has `max_of_owner` runs that wait or train.
+        `InvalidSetting` when the owner has `max_of_owner` runs that wait or train, or all owners `max_of_all`.
         """
         with self._transaction() as database:
             if database.execute("SELECT 1 FROM queue WHERE run_id = ?", (run_id,)).fetchone():
@@ -89,6 +91,9 @@ class QueueStore:
             (count,) = database.execute("SELECT COUNT(*) FROM queue WHERE owner = ?", (owner,)).fetchone()
             if count >= max_of_owner:
                 raise InvalidSetting("runs", f"{count} that wait or train already", f"at most {max_of_owner} at once")
+            (of_all,) = database.execute("SELECT COUNT(*) FROM queue").fetchone()
+            if of_all >= max_of_all:
+                raise InvalidSetting("runs", f"{of_all} of everybody's in the queue already", f"at most {max_of_all}")
             values = (run_id, owner, device, json.dumps(task), self._last_rank(database) + 1)
             database.execute(
                 "INSERT INTO queue (run_id, owner, device, task, state, rank) VALUES (?, ?, ?, ?, 'waiting', ?)", values

@@ -22,6 +22,8 @@ from textgen.limits import Limits
 from textgen.progress import ProgressCallback, ignore_progress
 from textgen.text.importing import ImportedText, ImportSource, import_texts, write_pasted
 
+# The name of what was not in a file.
+PASTED = "pasted"
 _FOLDER = ".uploads"
 _DAY_SECONDS = 86_400.0
 
@@ -204,7 +206,7 @@ class UploadStore:
         with _kept_on_failure(destination):
             texts = import_texts(sources, destination, limits=self._limits, progress=progress) if sources else []
             if pasted.strip():
-                texts.append(write_pasted(pasted, destination, name="pasted", limits=self._limits))
+                texts.append(write_pasted(pasted, destination, name=PASTED, limits=self._limits))
             content = {
                 "owner": owner,
                 "pasted": pasted,

@@ -19,7 +19,7 @@ from textgen.limits import Limits
 from textgen.ui.control_texts import control_texts
 from textgen.ui.controls import controls
 from textgen.ui.hub_texts import hub_texts
-from textgen.ui.phrases import in_chinese
+from textgen.ui.phrases import in_chinese, script_in_chinese
 from textgen.ui.texts import page_texts
 from textgen.ui.train_texts import EXPERT_FIELDS, train_texts
 
@@ -68,6 +68,11 @@ def known_language(name: object) -> Language:
 def say(key: str, language: Language, **values: object) -> str:
     """The text of `key` with its values filled in."""
     return texts()[key][0 if language == "en" else 1].format(**values)
+
+
+def say_script(name: str, language: Language) -> str:
+    """The name of a script."""
+    return name if language == "en" else script_in_chinese(name)
 
 
 # Which params of an error are words of ours.

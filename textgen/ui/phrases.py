@@ -91,6 +91,7 @@ _PATTERNS = (
     (r"(\S+) kept already", r"已保留 \1 个"),
     (r"(\S+) MB kept already", r"已保留 \1 MB"),
     (r"(\S+) that wait or train already", r"已有 \1 个在排队或训练"),
+    (r"(\S+) of everybody's in the queue already", r"所有人共有 \1 个已在队列中"),
     (r"at most (\S+) at once", r"同时不超过 \1 个"),
     (r"at most (\S+) MB at once", r"一次不超过 \1 MB"),
     (r"at most (\S+) MB in all", r"合计不超过 \1 MB"),
@@ -113,8 +114,40 @@ _PATTERNS = (
         r"不小于 \1（256 个字节、换行符、四个特殊符号和若干词元）",
     ),
 )
+# As ISO 15924's names are in Chinese; what is not here keeps its English name.
+_SCRIPTS = {
+    "Latin": "拉丁字母",
+    "Han": "汉字",
+    "Hiragana": "平假名",
+    "Katakana": "片假名",
+    "Hangul": "谚文",
+    "Bopomofo": "注音符号",
+    "Cyrillic": "西里尔字母",
+    "Greek": "希腊字母",
+    "Arabic": "阿拉伯字母",
+    "Hebrew": "希伯来字母",
+    "Devanagari": "天城文",
+    "Bengali": "孟加拉文",
+    "Tamil": "泰米尔文",
+    "Telugu": "泰卢固文",
+    "Thai": "泰文",
+    "Lao": "老挝文",
+    "Khmer": "高棉文",
+    "Myanmar": "缅甸文",
+    "Tibetan": "藏文",
+    "Mongolian": "蒙古文",
+    "Yi": "彝文",
+    "Armenian": "亚美尼亚字母",
+    "Georgian": "格鲁吉亚字母",
+    "Ethiopic": "埃塞俄比亚文",
+}
 _BOUNDS = {"at least": "不小于", "above": "大于", "at most": "不超过", "below": "小于"}
 _BOUND = rf"(?:{'|'.join(_BOUNDS)}) \S+"
+
+
+def script_in_chinese(name: str) -> str:
+    """The name of a script, such as "Han"."""
+    return _SCRIPTS.get(name, name)
 
 
 def in_chinese(phrase: str) -> str:

@@ -8,9 +8,9 @@ from html import escape
 from typing import Any
 
 from textgen.errors import error_from_dict
-from textgen.ui.i18n import Language, say, say_error
+from textgen.ui.i18n import Language, say, say_error, say_script
 from textgen.ui.render import share_percent
-from textgen.workshop import ImportedText, RunHistory, RunView, Upload, Verdict, VocabularyFit
+from textgen.workshop import PASTED, ImportedText, RunHistory, RunView, Upload, Verdict, VocabularyFit
 
 _MOST_FILES = 40
 _MOST_SAMPLES = 12
@@ -30,8 +30,13 @@ def report_html(upload: Upload, language: Language) -> str:
     return f'<section class="import"><p class="total">{escape(total)}</p><ul tabindex="0">{items}</ul>{note}</section>'
 
 
+def text_name(name: str, language: Language) -> str:
+    """What an imported text is called: its file's name, or words for what was pasted."""
+    return say("pasted", language) if name == PASTED else name
+
+
 def _import_item(text: ImportedText, language: Language) -> str:
-    name = f"<strong>{escape(text.name)}</strong>"
+    name = f"<strong>{escape(text_name(text.name, language))}</strong>"
     problem = f'<p class="trouble">{escape(say_error(text.problem, language))}</p>' if text.problem else ""
     if not text.usable:
         return f'<li class="refused">{name}{problem}</li>'
@@ -43,7 +48,7 @@ def _import_item(text: ImportedText, language: Language) -> str:
         say("import_characters", language, count=f"{text.characters:,}"),
         say("import_documents", language, count=f"{text.documents:,}"),
         *([say("import_duplicates", language, count=f"{text.duplicates:,}")] if text.duplicates else []),
-        ", ".join(f"{script} {share:.0%}" for script, share in text.scripts[:_SHOWN_SCRIPTS]),
+        ", ".join(f"{say_script(script, language)} {share:.0%}" for script, share in text.scripts[:_SHOWN_SCRIPTS]),
     ]
     if text.column:
         columns = ", ".join(text.columns[:_SHOWN_COLUMNS])
@@ -58,7 +63,7 @@ def fit_html(fit: VocabularyFit, language: Language) -> str:
     tokens, share = f"{100 * fit.tokens_per_character:.0f}", f"{fit.byte_fallback_share:.1%}"
     told = f"<p>{escape(say('fit', language, tokens=tokens, share=share))}</p>"
     if fit.unknown_scripts:
-        scripts = ", ".join(fit.unknown_scripts)
+        scripts = ("、" if language == "zh" else ", ").join(say_script(name, language) for name in fit.unknown_scripts)
         told += f'<p class="trouble" role="alert">{escape(say("fit_unknown", language, scripts=scripts))}</p>'
     return f'<div class="fit">{told}</div>'
 
@@ -83,7 +88,8 @@ def head_html(view: RunView, history: RunHistory, language: Language) -> str:
 def _facts(view: RunView, history: RunHistory, language: Language) -> str:
     details, latest = view.status.details, history.latest
     if view.position is not None:
-        return say("run_position", language, position=view.position)
+        told = [say("run_position", language, position=view.position)]
+        return " · ".join([*told, *([say("run_no_room", language)] if view.waits_for_room else [])])
     if view.state == "preparing":
         stage = str(details.get("stage", ""))
         known = say(f"stage_{stage}", language) if stage in _STAGES else ""

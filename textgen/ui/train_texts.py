@@ -99,6 +99,7 @@ def _form() -> dict[str, tuple[str, str]]:
 def _import() -> dict[str, tuple[str, str]]:
     return {
         "importing": ("Reading {name} …", "正在读取{name}……"),
+        "pasted": ("pasted text", "粘贴的文本"),
         "import_total": (
             "{characters} characters in {files} texts",
             "共 {files} 份文本，{characters} 个字符",
@@ -184,6 +185,7 @@ def _run() -> dict[str, tuple[str, str]]:
         "compare_info": ("Lay other runs over this one.", "把其他训练叠加显示。"),
         "run_base": ("Started from {bases}", "起点：{bases}"),
         "run_position": ("{position} in the queue", "队列第 {position} 位"),
+        "run_no_room": ("waits until there is more space on the disk", "等待磁盘腾出空间"),
         "run_figures": (
             "step {step} · pass {passes} · {rate} tokens/s · {left} left",
             "第 {step} 步 · 第 {passes} 遍 · 每秒 {rate} 个词元 · 剩余 {left}",
