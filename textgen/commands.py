@@ -379,7 +379,7 @@ def serve(options: argparse.Namespace) -> int:
     for folder in options.models or []:
         if not folder.is_dir():
             raise InvalidSetting("models", str(folder), "folders that exist")
-    runs = training_folder(os.environ, Path()) if options.runs is None else options.runs
+    runs = training_folder(os.environ, Path(), options.runs)
     folders = [*(options.models or [Path("checkpoints")]), *([runs] if runs is not None else [])]
     people = people_from(os.environ, runs)
     serve_forever(

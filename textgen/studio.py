@@ -22,6 +22,7 @@ from textgen.library import Lease, ModelLibrary
 from textgen.limits import Limits
 from textgen.model.checkpoint import is_checkpoint, read_model_settings
 from textgen.model.fingerprint import fingerprint
+from textgen.model.front_matter import split_card
 from textgen.model.language_model import LanguageModel
 from textgen.text.banned import BannedStrings, PieceIndex
 from textgen.text.copied_text import Copied, CopyFinder
@@ -85,7 +86,7 @@ class LoadedModel:
         self.settings = checkpoint.model.settings
         self.num_parameters = checkpoint.model.num_parameters
         self.defaults = checkpoint.generation  # the settings that suit this model
-        self.card = checkpoint.card
+        self.card = split_card(checkpoint.card)[1].strip()
         self.limits = limits
         self.copy_index = open_copy_index(checkpoint)  # None: nobody can tell what is copied
         self.backend = open_backend(

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 
-from textgen.training.verdict import Verdict, verdict, verdict_of_metrics
+from textgen.training.verdict import Verdict, verdict
 
 FALLING = [(step, 5.0 - step / 100) for step in range(0, 400, 10)]
 
@@ -49,14 +48,3 @@ def test_a_training_loss_far_above_its_lowest_has_diverged_since_then() -> None:
 def test_a_single_bad_report_is_no_divergence() -> None:
     losses = [*FALLING[:20], (195, 9.0), *FALLING[20:]]
     assert verdict(evaluations(2.0, 1.8), losses).kind == "improving"
-
-
-def test_the_lines_of_a_run_are_judged() -> None:
-    lines = [{"kind": "step", "step": step, "loss": loss, "epoch": 1.0} for step, loss in FALLING]
-    lines += [
-        {"kind": "evaluation", "step": step, "evaluation": {"nats_per_char": value}}
-        for step, value in evaluations(2.0, 1.8, 1.82, 1.85)
-    ]
-    lines.append({"kind": "split", "step": 5, "parts": 2, "rows": 4})
-    read = verdict_of_metrics(json.loads(json.dumps(lines)))
-    assert (read.kind, read.since_step, read.best_step) == ("overfitting", 200, 200)

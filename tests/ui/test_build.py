@@ -13,6 +13,7 @@ from textgen.studio import Studio
 from textgen.ui.build import about_model, backend_of, build_page, defaults_for
 from textgen.ui.controls import PAGE_DEFAULTS, controls
 from textgen.ui.i18n import build_i18n, say
+from textgen.ui.render import markdown_html
 
 
 def page_config(studio: Studio) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def test_a_model_is_described_by_shape_figures_and_card(studio: Studio) -> None:
     assert f"{figures['nats_per_char']:.3f} nats per character" in text
     assert "Runs on cpu" in text
     assert "library_name" not in text
-    assert "# tiny" in text
+    assert "<h1>tiny</h1>" in text
 
 
 def test_a_description_is_in_the_language_of_the_page(studio: Studio) -> None:
@@ -142,4 +143,7 @@ def test_a_card_is_shown_as_text_whatever_it_holds(models: Path, tmp_path: Path)
     html = about_model(studio, "loud", "en")
     studio.close()
     assert "&lt;IMG" in html
-    assert not re.search(r"<(?!/?(p|pre)\b)", html)
+    assert "<img" not in html.lower()
+    assert 'href="http://example.com/x.png" target="_blank" rel="noopener' in html
+    assert not re.search(r"<(?!/?(p|article|a)\b)", html)
+    assert "href" not in markdown_html("[x](javascript:alert)")

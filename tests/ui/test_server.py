@@ -50,13 +50,16 @@ def test_models_are_looked_for_where_they_ship_and_where_they_are_trained() -> N
 
 @pytest.mark.parametrize("word", ["off", "OFF", "0", "false", "no"])
 def test_training_can_be_switched_off(word: str) -> None:
-    assert training_folder({"TEXTGEN_TRAINING": word, "TEXTGEN_RUNS": "/data/runs"}, Path("/app")) is None
+    environment = {"TEXTGEN_TRAINING": word, "TEXTGEN_RUNS": "/data/runs"}
+    assert training_folder(environment, Path("/app")) is None
+    assert training_folder(environment, Path("/app"), Path("/asked")) is None
 
 
 def test_runs_are_kept_beside_the_program_or_where_one_says() -> None:
     assert training_folder({}, Path("/app")) == Path("/app/runs")
     assert training_folder({"TEXTGEN_TRAINING": "on", "TEXTGEN_RUNS": ""}, Path("/app")) == Path("/app/runs")
     assert training_folder({"TEXTGEN_RUNS": "/data/runs"}, Path("/app")) == Path("/data/runs")
+    assert training_folder({"TEXTGEN_RUNS": "/data/runs"}, Path("/app"), Path("/asked")) == Path("/asked")
 
 
 @pytest.mark.parametrize("environment", [{"SPACE_ID": "a/b"}, {"TEXTGEN_SHARED": "1"}, {"TEXTGEN_ADMIN_KEY": "word"}])
@@ -65,6 +68,18 @@ def test_people_are_told_apart_where_a_host_is_shared(environment: dict[str, str
     assert people.shared
     assert people.admits("word") is ("TEXTGEN_ADMIN_KEY" in environment)
     assert not people.admits("")
+
+
+def test_nobody_sees_what_somebody_else_owns_where_nobody_can_train(models: Path, tmp_path: Path) -> None:
+    people = people_from({"SPACE_ID": "a/b"}, None)
+    assert people.shared
+    assert not people.keeps_keys
+    for name, owner in (("of-the-host", ""), ("of-ann", "ann")):
+        shutil.copytree(models / "tiny", tmp_path / name)
+        RunFolder(tmp_path / name).write_about(title=name, owner=owner)
+    studio = Studio([tmp_path], device="cpu")
+    assert [info.name for info in studio.models(people.of(None))] == ["of-the-host"]
+    studio.close()
 
 
 def test_people_are_not_told_apart_on_ones_own_machine(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ from typing import Any, Literal, get_args
 
 from textgen.config import TrainingBudget
 from textgen.errors import InvalidSetting
+from textgen.text.tokenizer_training import RESERVED_PIECES
 
 PresetName = Literal["quick", "balanced", "thorough"]
 
-# Pieces every vocabulary holds: four specials, the newline and 256 bytes.
-_RESERVED_PIECES = 261
 # What two cores read while a base of some five million weights learns.
 _CHARACTERS_PER_MINUTE = 400_000
 
@@ -65,7 +64,7 @@ def preset_settings(
         # Where a base's vocabulary is extended or replaced: as much as a small text supports.
         vocab_size = max(vocab_size, 2000)
     # Scripts with thousands of characters need room for them, and some for frequent words.
-    vocab_size = max(vocab_size, _RESERVED_PIECES + int(1.5 * survey.common_characters))
+    vocab_size = max(vocab_size, RESERVED_PIECES + int(1.5 * survey.common_characters))
     shapes = {
         "quick": {"embedding_size": 192, "hidden_size": 512},
         "balanced": {"embedding_size": 256, "hidden_size": 640},

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 VerdictKind = Literal["too_early", "improving", "flat", "overfitting", "diverged"]
 Points = Sequence[tuple[int, float]]
@@ -63,18 +63,6 @@ def verdict(evaluations: Points, losses: Points) -> Verdict:
     else:
         since = None
     return Verdict(kind, since, best_step, best, latest)
-
-
-def verdict_of_metrics(lines: Iterable[Mapping[str, Any]]) -> Verdict:
-    """`verdict` of the lines of a run's metrics.jsonl."""
-    evaluations: list[tuple[int, float]] = []
-    losses: list[tuple[int, float]] = []
-    for line in lines:
-        if line.get("kind") == "evaluation":
-            evaluations.append((int(line["step"]), float(line["evaluation"]["nats_per_char"])))
-        elif line.get("kind") == "step":
-            losses.append((int(line["step"]), float(line["loss"])))
-    return verdict(evaluations, losses)
 
 
 def _spread(values: Sequence[float]) -> float:

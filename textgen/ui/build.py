@@ -17,7 +17,7 @@ from textgen.ui.controls import PAGE_DEFAULTS, changed_defaults
 from textgen.ui.generate import GenerateTab
 from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error
 from textgen.ui.people import NOBODY_ELSE, People
-from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
+from textgen.ui.render import CHANGING_CHOICES, error_html, markdown_html, status_html
 from textgen.ui.train import TrainTab
 from textgen.workshop import Workshop
 
@@ -184,7 +184,7 @@ def about_model(studio: Studio, name: str | None, language: Language, person: Pe
         return error_html(say_error(error, language))
     device = say("about_device", language, device=str(studio.device), backend=loaded.engine.backend_name)
     lines = "".join(f"<p>{escape(line)}</p>" for line in [*_figures(info, language), device])
-    return f'{lines}<pre class="card">{escape(_without_front_matter(loaded.card))}</pre>'
+    return f'{lines}<article class="card">{markdown_html(loaded.card)}</article>'
 
 
 def _figures(info: ModelInfo, language: Language) -> list[str]:
@@ -203,9 +203,3 @@ def _figures(info: ModelInfo, language: Language) -> list[str]:
     if not isinstance(nats, float) or not isinstance(accuracy, float) or not isfinite(nats + accuracy):
         return [shape]
     return [shape, say("about_figures", language, nats=f"{nats:.3f}", accuracy=f"{accuracy:.1%}")]
-
-
-def _without_front_matter(card: str) -> str:
-    if card.startswith("---\n"):
-        _, _, card = card.removeprefix("---\n").partition("\n---\n")
-    return card.strip()

@@ -41,7 +41,12 @@ class People:
 
     @property
     def shared(self) -> bool:
-        """Whether people are told apart."""
+        """Whether the host is shared."""
+        return self._serializer is not None
+
+    @property
+    def keeps_keys(self) -> bool:
+        """Whether every browser gets a key of its own."""
         return self._serializer is not None
 
     def of(self, request: gr.Request | None) -> Person:
@@ -90,6 +95,17 @@ class People:
 NOBODY_ELSE = People()
 
 
+class Visitors(People):
+    """People on a shared host where nobody can train: none of them owns anything, nor sees what somebody else does."""
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+    def of(self, request: gr.Request | None) -> Person:  # noqa: ARG002
+        return Person("")
+
+
 class OwnerCookie:
     """Middleware that gives every browser its key with the first page; `?admin=KEY` makes it the administrator's."""
 
@@ -111,7 +127,7 @@ class OwnerCookie:
         await self._app(scope, receive, send_with_cookie)
 
     def _header(self, scope: Any) -> bytes | None:
-        if not self._people.shared or scope["path"].rstrip("/") != scope.get("root_path", "").rstrip("/"):
+        if not self._people.keeps_keys or scope["path"].rstrip("/") != scope.get("root_path", "").rstrip("/"):
             return None
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         # As `gr.Request` reads them: what other pages of this host have set may be no proper cookies.

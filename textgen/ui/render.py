@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from math import exp
 from typing import Any
+
+from markdown_it import MarkdownIt
 
 from textgen.studio import TextHypothesis
 from textgen.ui.i18n import Language, say
@@ -38,6 +41,26 @@ def link_button(language: Language, *, complete: bool) -> str:
     title = escape(say("link_info", language))
     label = escape(say("link", language))
     return f'<button type="button" class="link quiet" title="{title}" data-done="{escape(done)}">{label}</button>'
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    # A picture would be fetched from wherever its author likes.
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    markdown.add_render_rule("link_open", _open_apart)
+    return markdown
+
+
+def _open_apart(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> Any:
+    """A link that leaves the page, and what is written in it, where they are."""
+    tokens[index].attrSet("target", "_blank")
+    tokens[index].attrSet("rel", "noopener noreferrer nofollow")
+    return renderer.renderToken(tokens, index, options, env)
+
+
+def markdown_html(text: str) -> str:
+    """Markdown that anybody may have written: its HTML stays text, and nothing in it is fetched."""
+    return str(_markdown().render(text))
 
 
 def hypotheses_html(

@@ -20,7 +20,7 @@ from textgen.limits import Limits
 from textgen.studio import BackendName, Studio
 from textgen.ui.build import build_page
 from textgen.ui.i18n import build_i18n
-from textgen.ui.people import NOBODY_ELSE, OwnerCookie, People
+from textgen.ui.people import NOBODY_ELSE, OwnerCookie, People, Visitors
 from textgen.workshop import Workshop
 
 # For everything on the page that is no writing.
@@ -153,11 +153,14 @@ def keep_runs_going(workshop: Workshop, ended: threading.Event | None = None) ->
             _LOGGER.exception("the queue of runs could not be looked after")
 
 
-def training_folder(environment: Mapping[str, str], root: Path) -> Path | None:
-    """Where runs are kept; None where TEXTGEN_TRAINING=off forbids training."""
+def training_folder(environment: Mapping[str, str], root: Path, asked: Path | None = None) -> Path | None:
+    """Where runs are kept: where it was `asked` for, else where TEXTGEN_RUNS says or in `root`.
+
+    None where TEXTGEN_TRAINING=off forbids training, whatever was asked for.
+    """
     if environment.get("TEXTGEN_TRAINING", "on").lower() in _OFF:
         return None
-    return Path(environment.get("TEXTGEN_RUNS") or root / "runs")
+    return asked or Path(environment.get("TEXTGEN_RUNS") or root / "runs")
 
 
 def people_from(environment: Mapping[str, str], runs: Path | None) -> People:
@@ -165,7 +168,9 @@ def people_from(environment: Mapping[str, str], runs: Path | None) -> People:
     admin_key = environment.get("TEXTGEN_ADMIN_KEY") or None
     asked = environment.get("TEXTGEN_SHARED", "off").lower() not in _OFF
     shared = "SPACE_ID" in environment or asked or admin_key is not None
-    return People(runs, admin_key=admin_key) if shared and runs is not None else NOBODY_ELSE
+    if not shared:
+        return NOBODY_ELSE
+    return Visitors() if runs is None else People(runs, admin_key=admin_key)
 
 
 def warm_up(studio: Studio) -> None:
