@@ -167,14 +167,15 @@ class TestHead:
         text = read(head_html(view("interrupted"), RunHistory(), language)).text
         assert say("run_interrupted", language) in text
 
-    def test_what_it_started_from(self, language: Language, tmp_path: Path) -> None:
+    def test_what_it_started_from_and_with(self, language: Language, tmp_path: Path) -> None:
         folder = RunFolder(tmp_path / "run")
         folder.path.mkdir()
         run = replace(view("running"), folder=folder)
         assert say("run_base", language, bases="") not in read(head_html(run, RunHistory(), language)).text
-        folder.write_about(lineage=[HOSTILE, "plays"])
-        told = say("run_base", language, bases=f"{HOSTILE} ← plays")
-        assert told in read(head_html(run, RunHistory(), language)).text
+        folder.write_about(lineage=[HOSTILE, "plays"], pieces={"had": 900, "asked": 1000})
+        text = read(head_html(run, RunHistory(), language)).text
+        assert say("run_base", language, bases=f"{HOSTILE} ← plays") in text
+        assert say("fewer_pieces", language, had="900", asked="1,000") in text
 
     def test_nothing_escapes(self, language: Language) -> None:
         failed = view("failed", title=HOSTILE, **error_details(HoldsNoText(HOSTILE)))

@@ -174,7 +174,9 @@ def _look_ahead(folder: RunFolder, run: TrainingRun) -> None:
     tokenizer = run.corpus.tokenizer
     fit = vocabulary_fit(tokenizer, [tokenizer.decode(run.corpus.train.ids[:_FITTED_TOKENS].tolist())])
     estimate = run.estimate()
-    folder.write_about(estimate=asdict(estimate), fit=asdict(fit))
+    asked = run.settings.text.vocab_size
+    pieces = {"had": tokenizer.vocab_size, "asked": asked} if run.corpus.note and tokenizer.vocab_size < asked else None
+    folder.write_about(estimate=asdict(estimate), fit=asdict(fit), pieces=pieces)
     if estimate.free_bytes is not None and not estimate.fits_on_disk:
         raise NoRoom(estimate.free_bytes, estimate.training.disk_bytes)
 

@@ -132,6 +132,9 @@ def _foreseen(view: RunView, language: Language) -> list[str]:
         fit = about["fit"]
         tokens, share = 100 * fit["tokens_per_character"], fit["byte_fallback_share"]
         lines.append(say("fit_own", language, tokens=f"{tokens:.0f}", share=f"{share:.1%}"))
+    with suppress(KeyError, TypeError, ValueError):
+        pieces = about["pieces"]
+        lines.append(say("fewer_pieces", language, had=f"{pieces['had']:,}", asked=f"{pieces['asked']:,}"))
     return lines
 
 

@@ -184,6 +184,10 @@ def _run() -> dict[str, tuple[str, str]]:
         "compare": ("Compare with", "对比"),
         "compare_info": ("Lay other runs over this one.", "把其他训练叠加显示。"),
         "run_base": ("Started from {bases}", "起点：{bases}"),
+        "fewer_pieces": (
+            "The text supports {had} pieces; {asked} were asked for.",
+            "此文本支持 {had} 个词元，少于所要求的 {asked} 个。",
+        ),
         "run_position": ("{position} in the queue", "队列第 {position} 位"),
         "run_no_room": ("waits until there is more space on the disk", "等待磁盘腾出空间"),
         "run_figures": (
