@@ -236,7 +236,7 @@ class TestPull:
             (replace(LIMITS, max_weights_bytes=10_000), WEIGHTS),
             (replace(LIMITS, max_config_bytes=10), "config.json|README.md|generation_config.json"),
             (replace(LIMITS, max_tokenizer_bytes=10), "tokenizer.model"),
-            (replace(LIMITS, max_copy_index_bytes=10), "copy_index.bin"),
+            (replace(LIMITS, max_copy_indexes_bytes=10), "copy_index.bin"),
         ],
     )
     def test_what_is_too_large_is_refused_before_it_comes(

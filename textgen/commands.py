@@ -201,20 +201,24 @@ def evaluate(options: argparse.Namespace) -> int:
 def index(options: argparse.Namespace) -> int:
     """`textgen index`: gives a checkpoint, or the best one of a run, an index of the text that it was trained on."""
     from textgen.files import write_atomically
-    from textgen.jobs.checkpoints import open_checkpoint
+    from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
     from textgen.jobs.copy_index import build_copy_index
     from textgen.jobs.run_folder import resolve_checkpoint
     from textgen.model.checkpoint import COPY_INDEX
+    from textgen.text.copy_indexes import CopyIndexes
     from textgen.text.corpus import build_corpus
 
     line = StatusLine(sys.stderr)
-    _, tokenizer = open_checkpoint(options.checkpoint)
+    checkpoint, tokenizer = open_checkpoint(options.checkpoint)
+    before = open_copy_index(checkpoint)
     settings = parse_settings(TextSettings, {**given_settings(options, "text"), "heldout": options.heldout or 0.0})
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
         files = [Path(file) for file in options.files]
         corpus = build_corpus(Path(folder) / "corpus", files, settings, tokenizer=tokenizer, progress=line.progress)
         made = build_copy_index(corpus, progress=line.progress)
-    data, path = made.to_bytes(), resolve_checkpoint(options.checkpoint) / COPY_INDEX
+    # What the models before it have learned from stays.
+    indexes = CopyIndexes((made, *(before.parts[1:] if before else ())))
+    data, path = indexes.to_bytes(), resolve_checkpoint(options.checkpoint) / COPY_INDEX
     write_atomically(path, data)
     line.clear()
     found = f"passages of {made.fewest_tokens} tokens or more"

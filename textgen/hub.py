@@ -275,7 +275,7 @@ def _most_bytes(name: str, limits: Limits) -> int | None:
     if name == TOKENIZER:
         return limits.max_tokenizer_bytes
     if _COPY_INDEX.fullmatch(name):
-        return limits.max_copy_index_bytes
+        return limits.max_copy_indexes_bytes
     return limits.max_weights_bytes if is_weights(name) else None
 
 

@@ -25,7 +25,9 @@ class Limits:
     max_config_bytes: int = 1_000_000
     max_tokenizer_bytes: int = 64_000_000
     max_weights_bytes: int = 8_000_000_000
+    # Of one text; and of all texts that a model and those before it have learned from.
     max_copy_index_bytes: int = 700_000
+    max_copy_indexes_bytes: int = 2_100_000
     max_hub_bytes: int = 8_000_000_000
     max_runs_training_per_device: int = 1
     training_niceness: int = 15

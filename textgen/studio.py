@@ -151,7 +151,7 @@ class LoadedModel:
         if self.copy_index is None:
             allowed = "models with an index of their training text; textgen index makes one"
             raise InvalidSetting("avoid_copying", "a model without an index", allowed)
-        return CopyGuard(self.copy_index, self.tokenizer.vocab_size, prompt_ids)
+        return CopyGuard(self.copy_index.parts, self.tokenizer.vocab_size, prompt_ids)
 
     def _copy_finder(self, context_ids: tuple[int, ...]) -> CopyFinder | None:
         return CopyFinder(self.copy_index, self.tokenizer, context_ids) if self.copy_index else None

@@ -28,6 +28,7 @@ from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.training_run import TrainingRun, resume_run, start_run
 from textgen.model.checkpoint import load_checkpoint
+from textgen.text.copy_indexes import CopyIndexes
 from textgen.text.corpus import open_corpus
 from textgen.training.events import CheckpointEvent, EndEvent, Event, StartEvent
 
@@ -246,6 +247,29 @@ def test_a_base_is_not_needed_to_go_on(settings: RunSettings, trained_run: Path,
     shutil.rmtree(base)
     train(resume_run(tmp_path / "run", device="cpu"))
     assert load_checkpoint(run.folder.last).lineage["base"]["name"] == "base"
+
+
+def test_what_a_base_has_read_is_known_as_copied_too(settings: RunSettings, trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.txt").write_text("Nothing of this was ever told before. " * 60, encoding="utf-8")
+    new = update_settings(settings, base=str(trained_run), files=(str(tmp_path / "new.txt"),))
+    run = start_run(tmp_path / "run", new, device="cpu")
+    train(run)
+    known = require_index(run)
+    old = open_corpus(trained_run / "corpus").train.ids[1:400]
+    assert known.copied_share(old) == 1.0
+    assert known.copied_share(run.corpus.train.ids[1:]) == 1.0
+    # Not where the same numbers mean other pieces.
+    text = {**new.text.model_dump(), "base_vocabulary": "new", "vocab_size": 300}
+    other = start_run(tmp_path / "other", update_settings(new, text=text), device="cpu")
+    other.stop()
+    train(other)
+    assert len(require_index(other).parts) == 1
+
+
+def require_index(run: TrainingRun) -> CopyIndexes:
+    found = open_copy_index(load_checkpoint(run.folder.last))
+    assert found is not None
+    return found
 
 
 def test_a_base_is_judged_before_and_on_its_own_text(settings: RunSettings, trained_run: Path, tmp_path: Path) -> None:

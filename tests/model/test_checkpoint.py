@@ -172,7 +172,7 @@ def test_the_index_of_copies_is_kept_and_may_be_missing(folder: Path, tmp_path: 
 
 def test_files_beyond_the_limits_are_not_read(folder: Path) -> None:
     with pytest.raises(BadCheckpoint, match=r"copy_index\.bin, size"):
-        load_checkpoint(folder, limits=Limits(max_copy_index_bytes=10))
+        load_checkpoint(folder, limits=Limits(max_copy_indexes_bytes=10))
     with pytest.raises(BadCheckpoint, match="size"):
         load_checkpoint(folder, limits=Limits(max_weights_bytes=100))
 

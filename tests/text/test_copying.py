@@ -76,7 +76,7 @@ def test_exactly_the_tokens_that_complete_a_copy_are_forbidden(
     training = joined(texts)
     known = text_ngrams(training)
     for start in (*texts, context):
-        guard = CopyGuard(index_of(training), VOCAB, [BOS_ID, *start[:7]])
+        guard = CopyGuard([index_of(training)], VOCAB, [BOS_ID, *start[:7]])
         for end in range(len(ids) + 1):
             last = (*start[:7], *ids[:end])[-7:]
             assert list(guard(ids[:end])) == [token for token in range(VOCAB) if (*last, token) in known]
@@ -85,7 +85,7 @@ def test_exactly_the_tokens_that_complete_a_copy_are_forbidden(
 def test_a_text_that_was_asked_not_to_copy_does_not(capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(1)
     training = random.integers(4, 30, 5_000)
-    guard = CopyGuard(index_of(training), 30, training[:7].tolist())
+    guard = CopyGuard([index_of(training)], 30, training[:7].tolist())
     # Someone who wants to recite the text, and writes something else only where that is forbidden.
     written: list[int] = []
     for wanted in training[7:400].tolist():
@@ -132,7 +132,7 @@ def test_of_a_text_too_large_a_sample_is_kept_and_long_copies_are_found() -> Non
         wrong += len(copied - set(range(30, 30 + length)))
     assert found > 0.75 * length * len(places)  # all but the ends beyond the first and last n-gram of the sample
     assert wrong < 0.03 * 60 * len(places)
-    guard = CopyGuard(index, 1000, [])
+    guard = CopyGuard([index], 1000, [])
     forbidden = [training[place + 7] in list(guard(training[place : place + 7].tolist())) for place in places]
     assert np.mean(forbidden) == pytest.approx(index.covered, abs=0.15)
 
@@ -153,7 +153,7 @@ def test_a_text_without_ngrams_has_an_index_all_the_same() -> None:
         index = NgramIndex.from_bytes(index_of(training).to_bytes(), tokenizer_sha256=SHA)
         assert index.covered == 1.0
         assert index.copied_spans([5] * 30) == []
-        assert list(CopyGuard(index, VOCAB, [])([5] * 30)) == []
+        assert list(CopyGuard([index], VOCAB, [])([5] * 30)) == []
         assert index.copied_share([]) == 0.0
 
 
@@ -177,7 +177,7 @@ def test_one_beginning_may_go_on_in_very_many_ways() -> None:
     assert not index.filter.is_grouped
     assert index.copied_spans(lists) == [(0, len(lists))]
     assert index.copied_share(random_text(10_000)) == 0.0
-    assert list(CopyGuard(index, 4_000, [])([5] * 7)) == list(range(4, 3_000))
+    assert list(CopyGuard([index], 4_000, [])([5] * 7)) == list(range(4, 3_000))
 
 
 def test_work_is_reported() -> None:
@@ -222,14 +222,14 @@ def test_no_bytes_do_more_than_be_refused(data: st.DataObject) -> None:
     except BadCheckpoint:
         return
     index.copied_spans(random_text(300))
-    CopyGuard(index, VOCAB, [])([5] * 8)
+    CopyGuard([index], VOCAB, [])([5] * 8)
 
 
 @given(documents, st.lists(st.integers(PAD_ID + 1, VOCAB - 1), min_size=7, max_size=7))
 def test_both_searches_find_the_same(texts: list[list[int]], last: list[int]) -> None:
     training = joined(texts)
     index = index_of(training, 300)
-    guard = CopyGuard(index, VOCAB, [])
+    guard = CopyGuard([index], VOCAB, [])
     found = list(guard(last))
     guard._search = search_plainly
     assert list(guard(last)) == found

@@ -11,7 +11,7 @@ from textgen.errors import BadCheckpoint
 from textgen.jobs.run_folder import resolve_checkpoint
 from textgen.limits import Limits
 from textgen.model.checkpoint import COPY_INDEX, Checkpoint, load_checkpoint, read_tokenizer
-from textgen.text.copying import NgramIndex
+from textgen.text.copy_indexes import CopyIndexes
 from textgen.text.tokenizer import Tokenizer
 
 
@@ -37,8 +37,8 @@ def _checked_tokenizer(data: bytes, expected: int) -> Tokenizer:
     return tokenizer
 
 
-def open_copy_index(checkpoint: Checkpoint) -> NgramIndex | None:
-    """The checkpoint's index of its training text; None where it has none. Raises `BadCheckpoint`."""
+def open_copy_index(checkpoint: Checkpoint) -> CopyIndexes | None:
+    """The checkpoint's indexes of what it has learned from; None where it has none. Raises `BadCheckpoint`."""
     if not checkpoint.copy_index:
         return None
-    return NgramIndex.from_bytes(checkpoint.copy_index, tokenizer_sha256=checkpoint.tokenizer_sha256, file=COPY_INDEX)
+    return CopyIndexes.from_bytes(checkpoint.copy_index, tokenizer_sha256=checkpoint.tokenizer_sha256, file=COPY_INDEX)

@@ -273,7 +273,8 @@ def _prepare(
             seed=settings.training.seed,
             progress=progress,
         )
-        index = run_copy_index(folder, corpus, limits=limits, progress=progress)
+        known = base.checkpoint if base else None
+        index = run_copy_index(folder, corpus, base=known, limits=limits, progress=progress)
         return _begin(folder, settings, corpus, index, device, base, lock)
     except (Exception, KeyboardInterrupt) as error:
         folder.write_failure(error)

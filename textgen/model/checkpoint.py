@@ -119,7 +119,7 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits:
         lineage=config["lineage"],
         figures=config["figures"],
         card=read_file(card, limits.max_config_bytes).decode("utf-8", "replace") if card.exists() else "",
-        copy_index=read_file(copy_index, limits.max_copy_index_bytes) if copy_index.exists() else b"",
+        copy_index=read_file(copy_index, limits.max_copy_indexes_bytes) if copy_index.exists() else b"",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from textgen.text.copy_indexes import CopyIndexes
 from textgen.text.copying import NgramIndex, Span
 from textgen.text.tokenizer import Tokenizer
 
@@ -28,7 +29,7 @@ class Copied:
 class CopyFinder:
     """Finds copies in texts that continue `context_ids`, as far as an index can tell: see `NgramIndex`."""
 
-    index: NgramIndex
+    index: NgramIndex | CopyIndexes
     tokenizer: Tokenizer
     context_ids: tuple[int, ...] = ()
 

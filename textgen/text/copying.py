@@ -166,6 +166,7 @@ class NgramIndex:
 class CopyGuard:
     """Says which tokens must not come next, since with them the text would end with a copied n-gram.
 
+    `indexes` are those of all texts that nothing is to be copied from.
     `context_ids` is what stands before the new text: a copy that begins in it counts, one that stands in it as a whole
     does not. While it is obeyed, the new text completes no n-gram that the index holds: no passage of eight tokens is
     copied where `covered` is 1, and few are much longer than 8 + 1 / `covered` where it is less. By false positives it
@@ -173,8 +174,8 @@ class CopyGuard:
     request, from any thread.
     """
 
-    def __init__(self, index: NgramIndex, vocab_size: int, context_ids: Sequence[int] = ()) -> None:
-        self._index = index
+    def __init__(self, indexes: Sequence[NgramIndex], vocab_size: int, context_ids: Sequence[int] = ()) -> None:
+        self._indexes = [index for index in indexes if len(index.filter.fingerprints)]
         self._context = list(context_ids[1 - NGRAM_TOKENS :])
         self._hashes = token_hashes(np.arange(vocab_size))
         self._candidates = self._hashes[PAD_ID + 1 :]
@@ -184,16 +185,19 @@ class CopyGuard:
         """The token ids, rising and each once, that must not follow the context and `new_ids`: a read-only int64
         buffer, which NumPy takes without a copy."""
         last = [*self._context, *new_ids[1 - NGRAM_TOKENS :]][1 - NGRAM_TOKENS :]
-        if len(last) < NGRAM_TOKENS - 1 or min(last) <= PAD_ID or not len(self._index.filter.fingerprints):
-            found = np.zeros(0, np.int64)
-        else:
+        found = np.zeros(0, np.int64)
+        if self._indexes and len(last) == NGRAM_TOKENS - 1 and min(last) > PAD_ID:
             before = 0
             for token_id in last:
                 before = (before * MULTIPLIER + int(self._hashes[token_id])) % 2**64
-            search = self._search if self._index.filter.is_grouped else search_plainly
-            found = search(self._index, before, self._candidates) + (PAD_ID + 1)
+            places = [self._places(index, before) for index in self._indexes]
+            found = (places[0] if len(places) == 1 else np.unique(np.concatenate(places))) + (PAD_ID + 1)
         found.flags.writeable = False
         return found.data
+
+    def _places(self, index: NgramIndex, before: int) -> NDArray[np.int64]:
+        search = self._search if index.filter.is_grouped else search_plainly
+        return search(index, before, self._candidates)
 
 
 def _array(ids: Ids) -> NDArray[np.int64]:
