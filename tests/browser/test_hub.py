@@ -36,15 +36,16 @@ def test_a_run_is_pushed_and_fetched_again(
         expect(page.locator("#push-status")).to_contain_text(f"It is at {hub.address}/anna/tales", timeout=_WAIT)
         expect(token).to_have_value("")
         assert hub.repositories["anna/tales"].private
-        hub.repositories["anna/tales"].private = False
 
         page.locator("#fold-fetch > button").click()
         page.locator("#hub-model input").fill("anna/gone")
         page.locator("#hub-fetch").click()
         expect(page.locator("#hub-status [role=alert]")).to_contain_text("anna/gone was not found", timeout=_WAIT)
         page.locator("#hub-model input").fill("anna/tales")
+        page.locator("#hub-token input").fill(WRITER)
         page.locator("#hub-fetch").click()
         expect(page.locator("#hub-status")).to_contain_text("anna/tales is yours to start from", timeout=_WAIT)
+        expect(page.locator("#hub-token input")).to_have_value("")
         expect(page.locator("#train-base input")).to_have_value("anna/tales")
         expect(page.locator("#train-vocabulary")).to_be_visible(timeout=_WAIT)
         assert WRITER not in page.content()

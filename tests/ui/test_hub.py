@@ -50,8 +50,8 @@ class Place:
     def push(self, repo: str, token: str = WRITER, *, who: Any = None, run: str = RUN, private: bool = False) -> Any:
         return list(self.pushing.push(who, "en", run, repo, token, private))
 
-    def fetch(self, repo: str, *, who: Any = None, language: str = "en") -> Any:
-        return list(self.fetching.fetch(who, language, repo))
+    def fetch(self, repo: str, token: str = "", *, who: Any = None, language: str = "en") -> Any:
+        return list(self.fetching.fetch(who, language, repo, token))
 
 
 @pytest.fixture
@@ -125,9 +125,9 @@ def test_a_run_without_a_model_has_nothing_to_push(place: Place, runs: Path) -> 
 def test_a_model_is_fetched_chosen_and_removed(place: Place, hub: Hub, runs: Path) -> None:
     place.push("anna/tales")
     updates = place.fetch(" anna/tales ")
-    status, chosen = updates[-1]
+    status, chosen, _ = updates[-1]
     assert "anna/tales is yours to start from." in status
-    assert any("Downloading" in told for told, _ in updates)
+    assert any("Downloading" in told for told, *_ in updates)
     name = chosen.value
     assert ("anna/tales", name) in [tuple(choice) for choice in chosen.choices]
     fetched = runs / name / "checkpoints" / "best"
@@ -153,6 +153,10 @@ def test_what_somebody_fetched_nobody_else_sees(shared: Place, monkeypatch: pyte
     shared.push("anna/secret", who=anna, private=True)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: WRITER)
     assert "anna/secret was not found" in shared.fetch("anna/secret", who=bo)[-1][0]
+    updates = shared.fetch("anna/secret", f" {WRITER} ", who=bo)
+    assert updates[0][2] == ""
+    assert "yours to start from" in updates[-1][0]
+    assert WRITER not in str(updates)
 
 
 def test_quotas_count(shared: Place, hub: Hub) -> None:

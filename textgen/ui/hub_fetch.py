@@ -22,7 +22,8 @@ _LOGGER = logging.getLogger(__name__)
 class HubFetch:
     """Builds the fold in place; `base` is the dropdown that a fetched model is chosen in, `bases` gives its choices.
 
-    `chosen` changes when another base stands there by what was done here.
+    `chosen` changes when another base stands there by what was done here. A token goes from the browser to the client
+    of the Hub; no answer holds it.
     """
 
     def __init__(
@@ -47,16 +48,26 @@ class HubFetch:
                     min_width=200,
                     scale=3,
                 )
+                token = gr.Textbox(
+                    label=i18n("hub_token"),
+                    info=i18n("hub_read_token_info"),
+                    type="password",
+                    max_lines=1,
+                    elem_id="hub-token",
+                    min_width=160,
+                    scale=2,
+                )
+            with gr.Row():
                 fetch = gr.Button(i18n("hub_fetch"), elem_id="hub-fetch", min_width=90)
                 remove = gr.Button(i18n("hub_remove"), elem_id="hub-remove", min_width=90)
             status = gr.HTML("", elem_id="hub-status")
         self.chosen = gr.Textbox("", visible=False)
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         fetched = gr.on(
-            [fetch.click, model.submit],
+            [fetch.click, model.submit, token.submit],
             self.fetch,
-            [language, model],
-            [status, base],
+            [language, model, token],
+            [status, base, token],
             concurrency_limit=2,
             trigger_mode="once",
             **quiet,
@@ -66,12 +77,14 @@ class HubFetch:
         for event in (fetched, removed):
             event.then(lambda: secrets.token_hex(4), None, [self.chosen], queue=False, **quiet)
 
-    def fetch(self, request: gr.Request, language_name: str, repo: str | None) -> Iterator[tuple[str, Any]]:
-        """Makes a model the person's own and chooses it; yields how far it is."""
+    def fetch(
+        self, request: gr.Request, language_name: str, repo: str | None, given: str | None
+    ) -> Iterator[tuple[str, Any, Any]]:
+        """Makes a model the person's own and chooses it; yields how far it is. The token's field is emptied at once."""
         language, person, name = known_language(language_name), self._people.of(request), (repo or "").strip()
-        yield status_html(say("hub_asking", language), busy=True), gr.skip()
+        yield status_html(say("hub_asking", language), busy=True), gr.skip(), ""
         # Where many share a machine, its own login is for none of them.
-        token = False if self._people.shared else None
+        token = (given or "").strip() or (False if self._people.shared else None)
 
         def work(progress: Any) -> str:
             return self._workshop.fetch(name, person, token=token, progress=progress)
@@ -79,13 +92,13 @@ class HubFetch:
         try:
             fetching = LongWork(work, name="textgen-fetch")
             for progress in fetching:
-                yield _downloading(progress, language), gr.skip()
+                yield _downloading(progress, language), gr.skip(), gr.skip()
             chosen = gr.Dropdown(self._bases(person, language), value=fetching.result)
-            yield status_html(say("hub_fetched", language, name=name)), chosen
+            yield status_html(say("hub_fetched", language, name=name)), chosen, gr.skip()
         except Exception as error:
             if not isinstance(error, TextgenError):
                 _LOGGER.exception("a model could not be fetched")
-            yield error_html(say_error(error, language)), gr.skip()
+            yield error_html(say_error(error, language)), gr.skip(), gr.skip()
 
     def remove(self, request: gr.Request, language_name: str, base: str | None) -> tuple[str, Any]:
         """Deletes the fetched model that is chosen."""

@@ -38,6 +38,10 @@ def _fetch() -> dict[str, tuple[str, str]]:
             "USER/NAME of a model that was made here or in another Textgen Studio.",
             "由本应用或其他 Textgen Studio 制作的模型（用户名/模型名）。",
         ),
+        "hub_read_token_info": (
+            "For a private model. It is used once and not kept.",
+            "仅私有模型需要；只用一次，不会保存。",
+        ),
         "hub_revision": ("Revision", "版本"),
         "hub_fetch": ("Fetch", "获取"),
         "hub_remove": ("Remove", "移除"),
