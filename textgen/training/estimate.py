@@ -70,7 +70,7 @@ def estimate_training(
         step_seconds = _seconds_per_step(trainer, max_seconds, clock)
     finally:
         batches.position = position
-    evaluation_seconds = sum(_evaluation_seconds(model, text, clock) for text in held_out)
+    evaluation_seconds = sum(_evaluation_seconds(model, text, choice.precision, clock) for text in held_out)
     # A budget in minutes is spent on evaluations too; they come on top of one in steps.
     evaluating = evaluation_seconds * settings.evaluations
     if horizon.unit == "seconds":
@@ -104,10 +104,12 @@ def _seconds_per_step(trainer: Trainer, max_seconds: float, clock: Callable[[], 
     return max(1e-9, (clock() - start) / steps)
 
 
-def _evaluation_seconds(model: LanguageModel, text: HeldOut, clock: Callable[[], float]) -> float:
+def _evaluation_seconds(
+    model: LanguageModel, text: HeldOut, precision: torch.dtype, clock: Callable[[], float]
+) -> float:
     piece = text.ids[:_PROBED_TOKENS]
     start = clock()
-    scored = evaluate(model, piece, chars=1, bytes=1, streams=_STREAMS, warmup=32)
+    scored = evaluate(model, piece, chars=1, bytes=1, streams=_STREAMS, warmup=32, precision=precision)
     return (clock() - start) * len(text.ids) / max(1, scored.tokens)
 
 

@@ -285,14 +285,14 @@ class Trainer:
 
     def _evaluation(self) -> EvaluationEvent:
         evaluation = self.evaluate_average()
-        kept = evaluate_held_out(self.average, self._kept) if self._kept else None
+        kept = evaluate_held_out(self.average, self._kept, self._choice.precision) if self._kept else None
         best = self._best.add(self.step, evaluation)
         return EvaluationEvent(self.step, self.elapsed_seconds, evaluation, best, kept)
 
     def evaluate_average(self) -> Evaluation:
         """Scores the averaged weights on the held-out text."""
         assert self._held_out is not None
-        return evaluate_held_out(self.average, self._held_out)
+        return evaluate_held_out(self.average, self._held_out, self._choice.precision)
 
     def _checkpoint(self) -> CheckpointEvent:
         self._saved = self._clock()
