@@ -17,6 +17,7 @@ from textgen.config import RunSettings, update_settings
 from textgen.errors import InvalidSetting, NoRoom, NotFound
 from textgen.jobs.manager import JobManager, open_queue
 from textgen.jobs.people import Person
+from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import RunStatus
 from textgen.limits import Limits
@@ -148,6 +149,39 @@ def test_a_run_survives_kill_9_of_its_server_and_is_interrupted_by_one_of_its_ow
     assert not manager.is_busy
     manager.resume(run)
     look_for(run, "running")
+
+
+def test_a_run_whose_worker_died_before_it_said_a_word_waits_again(manager: JobManager, quick: RunSettings) -> None:
+    manager.limits = Limits(max_runs_training_per_device=0)
+    run = manager.submit(quick)
+    store = open_queue(manager.root, manager.limits)
+    for attempt in range(1, manager.limits.max_start_attempts + 1):
+        claimed = store.claim("cpu", max_running=1)
+        assert claimed is not None
+        assert claimed.attempts == attempt
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
+            process = ProcessIdentity.of(worker.pid)
+            assert process is not None
+            assert store.confirm(run, str(claimed.claim), process) is not None
+            manager.dispatch()
+            assert manager.view(run).position is None
+            worker.kill()
+        manager.dispatch()
+        assert manager.view(run).position == (1 if attempt < manager.limits.max_start_attempts else None)
+    assert manager.view(run).state == "failed"
+    assert "ended at once" in str(manager.view(run).status.details["error"])
+
+
+@pytest.mark.parametrize("verb", ["pause", "stop"])
+def test_a_run_that_fell_out_of_the_queue_ends_and_nobody_is_interrupted(
+    manager: JobManager, quick: RunSettings, verb: str
+) -> None:
+    manager.limits = Limits(max_runs_training_per_device=0)
+    run = manager.submit(quick)
+    assert open_queue(manager.root, manager.limits).cancel(run)
+    # A SIGINT to this process, which wrote the status, would end the tests.
+    getattr(manager, verb)(run)
+    assert manager.view(run).state == {"pause": "paused", "stop": "stopped"}[verb]
 
 
 @pytest.mark.slow

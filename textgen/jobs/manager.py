@@ -301,7 +301,8 @@ class JobManager:
 
     def _end(self, run_id: str, person: Person, verb: str, state: RunState) -> None:
         view = self.view(run_id, person)
-        if self._store.cancel(run_id):
+        entry = self._store.entry(run_id)
+        if self._store.cancel(run_id) or (entry is None and view.status.state == "queued"):
             details = {name: value for name, value in view.status.details.items() if name in ("step", "progress")}
             before = view.status.details.get("before")
             kept = before if before == "finished" or (before and state == "paused") else state
@@ -312,7 +313,7 @@ class JobManager:
             return
         if not view.is_active:
             raise InvalidSetting("run", f"one that is {view.state}", "one that waits or trains")
-        if self._store.entry(run_id) is None:
+        if entry is None:
             self._interrupt_command_line(view)
             return
         view.folder.write_control(verb)
@@ -321,7 +322,7 @@ class JobManager:
         """A run that `textgen train` trains stops as by Ctrl-C."""
         identity = view.status.identity
         process = identity.process() if identity and identity.is_here else None
-        if process is not None:
+        if process is not None and process.pid != os.getpid():
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGINT)
 
@@ -346,7 +347,16 @@ class JobManager:
         elif entry.state == "running" and entry.process is not None:
             here = entry.process.is_here
             if (here and entry.process.process() is None) or (not here and expired):
-                self._store.release(entry.run_id, claim)
+                self._bury(entry)
+
+    def _bury(self, entry: QueueEntry) -> None:
+        """Takes a dead worker's run out of the queue; one that it had not touched yet waits again."""
+        folder, claim = self._folder(entry.run_id), str(entry.claim)
+        status = folder.read_status()
+        if status is None or status.state != "queued":
+            self._store.release(entry.run_id, claim)
+        elif self._store.give_up_start(entry.run_id, claim) == "failed":
+            folder.write_failure(CannotStart("its process ended at once, see log.txt"))
 
     def _sweep(self) -> None:
         """Deletes the folders of discarded runs whose process has ended."""

@@ -145,10 +145,13 @@ class QueueStore:
             return database.execute("DELETE FROM queue WHERE run_id = ? AND claim = ?", (run_id, claim)).rowcount > 0
 
     def give_up_start(self, run_id: str, claim: str) -> Literal["again", "failed", "gone"]:
-        """A worker could not be started or never confirmed: the run waits again, unless it has failed too often."""
+        """A worker could not be started, or died before it did anything: the run waits again.
+
+        Unless that has happened too often: then it is out of the queue.
+        """
         with self._transaction() as database:
             row = database.execute(
-                "SELECT attempts FROM queue WHERE run_id = ? AND claim = ? AND state = 'starting'", (run_id, claim)
+                "SELECT attempts FROM queue WHERE run_id = ? AND claim = ? AND state <> 'waiting'", (run_id, claim)
             ).fetchone()
             if row is None:
                 return "gone"
@@ -156,7 +159,8 @@ class QueueStore:
                 database.execute("DELETE FROM queue WHERE run_id = ?", (run_id,))
                 return "failed"
             database.execute(
-                "UPDATE queue SET state = 'waiting', claim = NULL, lease_until = NULL WHERE run_id = ?", (run_id,)
+                "UPDATE queue SET state = 'waiting', claim = NULL, lease_until = NULL, process = NULL WHERE run_id = ?",
+                (run_id,),
             )
             return "again"
 

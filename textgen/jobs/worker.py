@@ -124,6 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> int:
     try:
+        # At once: whoever finds this process dead must see that there was one.
+        before = folder.read_status()
+        told = {name: before.details[name] for name in ("step", "progress") if before and name in before.details}
+        folder.write_status("preparing", **told)
         folder.keep_reserve()
         _train(folder, entry, watch, limits)
     except _Asked:
