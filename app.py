@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from textgen.ui.server import (
 )
 
 if __name__ == "__main__":
+    options = "`textgen serve --help` has options; the README names the environment variables."
+    argparse.ArgumentParser(description=f"Opens Textgen Studio. {options}").parse_args()
     root = Path(__file__).parent
     runs = training_folder(os.environ, root)
     people = people_from(os.environ, runs)

@@ -501,7 +501,7 @@ class TestTitles:
     @example(title="\ud83d and half of it")
     def test_any_title_can_be_kept(self, title: str, tmp_path_factory: pytest.TempPathFactory) -> None:
         workshop = Workshop(tmp_path_factory.mktemp("titles"), device="cpu", limits=NOTHING_STARTS)
-        upload = workshop.uploads.receive([], "Some words to learn.", ANNA)
+        upload = workshop.uploads.receive([], "Some words to learn. " * 20, ANNA)
         run_id = workshop.start(upload.upload_id, RunRequest(), ANNA, title=title)
         kept = view_of(workshop, run_id).title
         kept.encode()  # whatever a browser can be told

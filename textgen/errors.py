@@ -262,7 +262,7 @@ class UnsupportedFile(TextgenError, ValueError):
     """A file of a format that is known and not read. `kind` is a format's name."""
 
     code = "unsupported_file"
-    template = "{file} is a {kind} file, which is not read; allowed: {allowed}."
+    template = "{file}: files of the kind {kind} are not read; allowed: {allowed}."
 
     def __init__(self, file: str, kind: str, allowed: str) -> None:
         super().__init__(file=file, kind=kind, allowed=allowed)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
-from textgen.errors import InvalidSetting, NotFound, TextgenError, error_from_dict
+from textgen.errors import InvalidSetting, NoText, NotFound, TextgenError, error_from_dict
 from textgen.hub import pull, push
 from textgen.jobs.checkpoints import open_checkpoint, open_tokenizer
 from textgen.jobs.manager import JobManager
@@ -55,6 +55,8 @@ __all__ = [
 ]
 
 _ESTIMATE_SECONDS = 300.0
+# Of less than that nothing can be learned and something be held out.
+_FEWEST_CHARACTERS = 200
 _FOLLOWED_RUNS = 64
 _REMEMBERED = 64
 _BUDGETS = TrainingBudget.model_fields.keys()
@@ -144,11 +146,13 @@ class Workshop:
     def start(self, upload_id: str, request: RunRequest, person: Person, *, title: str = "") -> str:
         """Queues a run on an upload, which becomes the run's own; returns its id. Raises errors of ours."""
         with self.uploads.using(upload_id, person) as upload:
-            settings = self.settings(upload, request)
+            if upload.characters < _FEWEST_CHARACTERS:
+                raise NoText("text", f"{upload.characters:,} characters", f"{_FEWEST_CHARACTERS} characters")
             about: dict[str, Any] = {"texts": [text.as_dict() for text in upload.texts], "preset": request.preset}
             if request.base is not None:
                 about["lineage"] = _lineage(request.base)
             try:
+                settings = self.settings(upload, request)
                 run_id = self.jobs.submit(
                     settings,
                     person=person,

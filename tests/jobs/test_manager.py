@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,21 @@ def test_a_run_whose_worker_died_before_it_said_a_word_waits_again(manager: JobM
         assert manager.view(run).position == (1 if attempt < manager.limits.max_start_attempts else None)
     assert manager.view(run).state == "failed"
     assert "ended at once" in str(manager.view(run).status.details["error"])
+
+
+def test_a_base_stays_while_a_run_waits_for_it(manager: JobManager, quick: RunSettings, trained_run: Path) -> None:
+    manager.limits = Limits(max_runs_training_per_device=0)
+    base = manager.submit(quick)
+    manager.stop(base)
+    last = manager.root / base / "checkpoints" / "last"
+    shutil.copytree(trained_run / "checkpoints" / "last", last)
+    waiting = manager.submit(update_settings(quick, base=str(last)), title="Tales anew")
+    with pytest.raises(InvalidSetting, match="one that “Tales anew” is to start from"):
+        manager.discard(base)
+    assert manager.view(base).state == "stopped"
+    manager.discard(waiting)
+    manager.discard(base)
+    assert manager.runs() == []
 
 
 @pytest.mark.parametrize("verb", ["pause", "stop"])

@@ -122,6 +122,24 @@ def test_another_column_of_a_table_is_taken(store: UploadStore, file: File) -> N
     assert isinstance(missing.problem, NoSuchColumn)
 
 
+def test_how_a_file_was_to_be_read_goes_on_when_others_come(store: UploadStore, file: File) -> None:
+    table = file("t.csv", b"note,poem\n" + b"a note,a poem of some length about the river\n" * 3)
+    text = file("a.txt", "Вчера и сегодня. ".encode("windows-1251") * 9)
+    first = store.receive([table, text], "", ANNA)
+    store.read_again(first.upload_id, ANNA, "t.csv", column="note")
+    store.read_again(first.upload_id, ANNA, "a.txt", encoding="windows-1251")
+    both = store.receive([text, file("b.txt", b"Another text."), table], "", ANNA, before=first.upload_id)
+    assert [item.column for item in both.texts] == [None, None, "note"]
+    assert both.texts[0].encoding == "windows-1251"
+    assert not both.texts[0].guessed
+    # Not for another content of that name, nor for somebody else.
+    changed = store.receive(
+        [file("t.csv", b"note,poem\nx,a poem of some length about the sea\n")], "", ANNA, before=both.upload_id
+    )
+    assert changed.texts[0].column == "poem"
+    assert store.receive([table], "", BO, before=both.upload_id).texts[0].column == "poem"
+
+
 def test_a_failed_second_reading_leaves_the_first(store: UploadStore, file: File) -> None:
     upload = store.receive([file("a.txt", b"words and words")], "", ANNA)
     with pytest.raises(InvalidSetting, match="encoding"):

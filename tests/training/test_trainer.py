@@ -163,16 +163,19 @@ def test_a_tuned_model_is_judged_before_it_learns(make_trainer: MakeTrainer, ids
 
 
 @pytest.mark.parametrize(
-    ("before", "longer", "end"),
+    ("before", "longer", "end", "evaluations"),
     [
-        ({"steps": 12}, {"steps": 8}, 20),
-        ({"epochs": 0.5}, {"epochs": 0.2}, None),
-        ({"minutes": 0.05}, {"steps": 6}, None),
-        ({"steps": 12}, {"minutes": 0.05}, None),
+        ({"steps": 12}, {"steps": 8}, 20, 2),
+        ({"steps": 12}, {"steps": 24}, 36, 6),
+        ({"steps": 12}, {"steps": 1}, 13, 1),
+        ({"epochs": 0.5}, {"epochs": 0.2}, None, 1),
+        # Of another unit than before.
+        ({"minutes": 0.05}, {"steps": 6}, None, 3),
+        ({"steps": 12}, {"minutes": 0.05}, None, 3),
     ],
 )
 def test_a_run_is_trained_longer(
-    make_trainer: MakeTrainer, before: dict[str, Any], longer: dict[str, Any], end: int | None
+    make_trainer: MakeTrainer, before: dict[str, Any], longer: dict[str, Any], end: int | None, evaluations: int
 ) -> None:
     first = make_trainer(**before, clock=ManualClock(0.01))
     list(first.events())
@@ -185,11 +188,12 @@ def test_a_run_is_trained_longer(
     assert second.step > spent
     assert end is None or second.step == end
     assert (second.whole_budget().minutes or 1.0) > 0.05
-    assert len(of_type(events, EvaluationEvent)) == 3
+    assert len(of_type(events, EvaluationEvent)) == evaluations
     assert all(event.step > spent for event in of_type(events, EvaluationEvent))
     rates = [event.learning_rate for event in of_type(events, StepEvent)]
-    assert max(rates) > 0.6 * 5e-3
-    assert rates[-1] < 0.2 * 5e-3
+    if second.step > spent + 5:
+        assert max(rates) > 0.6 * 5e-3
+        assert rates[-1] < 0.2 * 5e-3
     assert of_type(events, EndEvent)[0].reason == "finished"
 
 
@@ -225,8 +229,7 @@ def test_a_longer_run_that_had_ended_early_gets_its_patience_back(
     list(trainer.events())
     trainer.extend(TrainingBudget(steps=1000))
     events = list(trainer.events())
-    # Fifty steps lie between two evaluations now.
-    assert of_type(events, EndEvent)[0].step == 35 + 3 * 50
+    assert of_type(events, EndEvent)[0].step == 35 + 3 * 5
     assert of_type(events, EndEvent)[0].early
 
 

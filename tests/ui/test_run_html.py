@@ -332,8 +332,20 @@ class TestSamples:
         html = samples_html(lines, language)
         assert html.count("<ol") == 2
         text = read(html).text
-        assert text.index("one") < text.index("two") < text.index(HOSTILE)
+        assert text.index("two") < text.index("one") < text.index(HOSTILE)
         assert text.count(say("sample_step", language, step="1,000")) == 2
+
+    def test_other_prompts_have_strips_of_their_own(self, language: Language) -> None:
+        lines = [
+            {"step": 1, "samples": ["A fox.", "The end"], "prompts": ["A", "The"]},
+            {"step": 2, "samples": ["The sea", "Mira"], "prompts": ["The", "Mira"]},
+        ]
+        strips = samples_html(lines, language).split("<ol")[1:]
+        assert [("The sea" in strip, "The end" in strip, "A fox" in strip) for strip in strips] == [
+            (True, True, False),
+            (False, False, False),
+            (False, False, True),
+        ]
 
     def test_the_first_and_the_last_of_many_are_shown(self, language: Language) -> None:
         lines = [{"step": step, "samples": [f"text {step}."]} for step in range(100)]

@@ -142,6 +142,12 @@ class TestSuit:
         assert "placeholder" not in given(long["minutes"])
         assert "allowed: above 0" in form.suit(minutes="-1")["fit"]
 
+    def test_a_vocabulary_that_is_not_kept_is_not_judged(self, form: Form) -> None:
+        form.pasted = "Ёлка и ещё одна ёлка. " * 100
+        form.read()
+        assert "Cyrillic" in form.suit(base="tiny")["fit"]
+        assert form.suit(base="tiny", vocabulary="extend")["fit"] == ""
+
     def test_what_a_base_fixes_is_hidden(self, form: Form) -> None:
         def hidden(**choice: str) -> set[str]:
             suited = form.suit(**choice)
@@ -164,6 +170,18 @@ class TestStart:
         assert view.title == "Mine"
         assert (settings.model.hidden_size, settings.model.embedding_size) == (48, 192)
         assert settings.training.minutes == 3.0
+
+    @pytest.mark.parametrize(("typed", "meant"), [("0,5", 0.5), ("１２", 12.0), (" 2.5 ", 2.5)])
+    def test_figures_are_read_as_people_write_them(self, form: Form, typed: str, meant: float) -> None:
+        form.pasted = make_text(characters=3_000)
+        form.start(*(typed if name == "minutes" else "" for name in EXPERT_FIELDS))
+        assert form.runs()[0].folder.settings().training.minutes == meant
+
+    def test_a_few_characters_are_too_little(self, form: Form) -> None:
+        form.pasted = "Hi."
+        form.start()
+        assert "3 characters found; at least 200 characters needed" in form.status
+        assert form.runs() == []
 
     def test_words_for_a_number_are_told(self, form: Form) -> None:
         form.pasted = make_text(characters=3_000)
@@ -247,6 +265,19 @@ class TestReading:
         form.start()
         assert form.runs()[0].title == "river"
 
+    def test_a_chosen_column_is_the_one_that_is_trained_on(self, form: Form, tmp_path: Path) -> None:
+        rows = "a note of some length,a longer poem about the river\n" * 30
+        (tmp_path / "b.csv").write_text("note,poem\n" + rows)
+        (tmp_path / "a.txt").write_text(make_text(characters=500))
+        form.files = [str(tmp_path / name) for name in ("a.txt", "b.csv")]
+        form.read()
+        form.read_again("b.csv", column="note")
+        form.files = form.files[1:]
+        form.start()
+        (view,) = form.runs()
+        (file,) = view.folder.settings().files
+        assert "poem" not in Path(file).read_text(encoding="utf-8")
+
     def test_reading_again_stays_on_its_file(self, form: Form, tmp_path: Path) -> None:
         for name in ("a.txt", "b.csv"):
             (tmp_path / name).write_text("note,poem\n" + "a note,a poem about the river\n" * 9)
@@ -269,7 +300,7 @@ class TestReading:
         ("name", "content", "language", "sentence"),
         [
             ("setup.exe", b"MZ\x90\0\3\0\0\0" + bytes(range(256)) * 40, "en", "does not look like text"),
-            ("photo.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(200), "en", "is a PNG file, which is not read"),
+            ("photo.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(200), "en", "files of the kind PNG are not read"),
             ("photo.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(200), "zh", "是 PNG 文件，无法读取"),
         ],
     )

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from textgen.config import RunSettings, update_settings
-from textgen.errors import CannotStart, InvalidSetting, NoRoom, NotFound
+from textgen.errors import CannotStart, InvalidSetting, NoRoom, NotFound, TextgenError
 from textgen.files import folder_bytes, write_atomically
 from textgen.jobs.fetched import FetchedModels
 from textgen.jobs.launcher import Launcher, kill_process
@@ -126,8 +126,16 @@ class JobManager:
         self._end(run_id, person, "stop", "stopped")
 
     def discard(self, run_id: str, person: Person = EVERYBODY) -> None:
-        """Deletes a run with everything it has learned, also while it trains."""
+        """Deletes a run with everything it has learned, also while it trains.
+
+        `InvalidSetting` while another one waits to start from it.
+        """
         view = self.view(run_id, person)
+        for other in self._store.entries():
+            if other.run_id != run_id and self._starts_from(other.run_id, view.folder.path):
+                title = str(self._folder(other.run_id).read_about().get("title") or other.run_id)
+                allowed = "one that no waiting run starts from"
+                raise InvalidSetting("run", f"one that “{title}” is to start from", allowed)
         # Flagged first: a server that dies now must not leave half a run to be seen.
         write_atomically(view.folder.discarded, b"")
         # A worker that is about to begin finds its claim gone.
@@ -357,6 +365,15 @@ class JobManager:
             self._store.release(entry.run_id, claim)
         elif self._store.give_up_start(entry.run_id, claim) == "failed":
             folder.write_failure(CannotStart("its process ended at once, see log.txt"))
+
+    def _starts_from(self, run_id: str, base: Path) -> bool:
+        """Whether a run needs the folder `base` and has not begun yet."""
+        folder = self._folder(run_id)
+        try:
+            asked = folder.settings().base
+        except TextgenError:
+            return False
+        return asked is not None and not folder.last.exists() and Path(asked).is_relative_to(base)
 
     def _sweep(self) -> None:
         """Deletes the folders of discarded runs whose process has ended."""

@@ -340,7 +340,8 @@ def text_sampler(corpus: Corpus, prompts: Callable[[], tuple[str, ...]], *, seed
             asked = prompts()
             new = [_continuation(engine, tokenizer, prompt, generation) for prompt in asked]
         texts = tuple(prompt + tokenizer.decode(ids) for prompt, ids in zip(asked, new, strict=True))
-        return Samples(texts, measure_memorization(new, corpus.train.ids, tokenizer.decode) if new else None)
+        copied = measure_memorization(new, corpus.train.ids, tokenizer.decode) if new else None
+        return Samples(texts, copied, tuple(asked))
 
     return sample
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -84,9 +85,12 @@ class UploadStore:
         pasted: str,
         person: Person,
         progress: ProgressCallback = ignore_progress,
+        *,
+        before: str = "",
     ) -> Upload:
         """Takes files (path, what the person calls it) and pasted text, and imports them.
 
+        Files that were in the person's upload `before` are read with the encoding and the column chosen there.
         Raises `InvalidSetting` when there is nothing, too much or too many, `MissingFile`, and `CannotWrite`.
         """
         if not files and not pasted.strip():
@@ -101,17 +105,27 @@ class UploadStore:
         upload_id = secrets.token_hex(8)
         folder = self._root / upload_id
         sources = []
+        known = self._chosen(before, person)
         try:
             with explain_write_errors(folder):
                 (folder / "raw").mkdir(parents=True)
                 for number, (path, name) in enumerate(files, 1):
                     raw = folder / "raw" / f"{number:04}"
                     shutil.copyfile(path, raw)
-                    sources.append(ImportSource(raw, name))
+                    chosen = known.get((name, _digest(raw)))
+                    sources.append(replace(chosen, path=raw) if chosen else ImportSource(raw, name))
             return self._imported(upload_id, tuple(sources), pasted, person.key, progress)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def _chosen(self, upload_id: str, person: Person) -> dict[tuple[str, bytes], ImportSource]:
+        """The files of an upload that were to be read in a certain way, by name and content."""
+        try:
+            sources = self.get(upload_id, person).sources
+            return {(item.name, _digest(item.path)): item for item in sources if item.encoding or item.column}
+        except (NotFound, OSError):
+            return {}
 
     def _check_room(self, size: int, person: Person) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
@@ -260,3 +274,11 @@ def _kept_on_failure(folder: Path) -> Iterator[None]:
             os.replace(aside, folder)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _digest(path: Path) -> bytes:
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(1 << 20):
+            found.update(part)
+    return found.digest()

@@ -14,6 +14,7 @@ class Samples(NamedTuple):
 
     texts: tuple[str, ...]
     memorization: Memorization | None = None
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,15 @@ class EvaluationEvent:
 
 @dataclass(frozen=True)
 class SampleEvent:
-    """What the averaged weights write at this step, and how much of that is copied from the training text."""
+    """What the averaged weights write at this step, and how much of that is copied from the training text.
+
+    `prompts` are what the samples begin with.
+    """
 
     step: int
     samples: tuple[str, ...]
     memorization: Memorization | None = None
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

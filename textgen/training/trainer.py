@@ -88,6 +88,7 @@ class Trainer:
         self._started = clock()
         self._saved = self._started
         self._next_evaluation = 0
+        self._evaluations = settings.evaluations
         self._best = BestSoFar(settings.patience)
         self._stopping = False
 
@@ -123,13 +124,17 @@ class Trainer:
     def extend(self, longer: TrainingBudget) -> None:
         """Sets out to train for `longer`, beside all that was spent; `InvalidSetting` when that is no budget.
 
-        To be called before `events`. The learning rate rises once more and falls over the new part, over which the
-        evaluations are spread too; the best evaluation so far still has to be surpassed, with all patience anew.
+        To be called before `events`. The learning rate rises once more and falls over the new part, which is
+        evaluated as often as what was before it; the best evaluation so far still has to be surpassed, with all
+        patience anew.
         """
         steps_per_epoch = self._batches.windows_per_epoch / self._settings.accumulation
+        before = self._horizon
         self._horizon = Horizon.of(
             longer, steps_per_epoch=steps_per_epoch, steps=self.step, seconds=self.elapsed_seconds
         )
+        if self._horizon.unit == before.unit:
+            self._evaluations = max(1, round(self._evaluations * self._horizon.length / before.length))
         self._next_evaluation = 0
         self._best.wait_anew()
 
@@ -190,6 +195,7 @@ class Trainer:
             "elapsed_seconds": self.elapsed_seconds,
             "horizon": self._horizon.as_dict(),
             "next_evaluation": self._next_evaluation,
+            "evaluations": self._evaluations,
             "parts": self._gradients.parts,
             **self._best.values(),
         }
@@ -224,6 +230,7 @@ class Trainer:
         if "horizon" in values:
             self._horizon = Horizon(**values["horizon"])
         self._next_evaluation = int(values["next_evaluation"])
+        self._evaluations = max(1, int(values.get("evaluations", self._evaluations)))
         self._gradients.parts = min(self._batches.batch_size, max(1, int(values.get("parts", 1))))
         self._best.restore(values)
 
@@ -267,11 +274,11 @@ class Trainer:
             yield CheckpointEvent(0, "best")
 
     def _evaluation_due(self) -> bool:
-        count = self._settings.evaluations
+        count = self._evaluations
         return self._next_evaluation < count and self.progress >= (self._next_evaluation + 1) / count
 
     def _evaluate(self) -> Iterator[Event]:
-        self._next_evaluation = int(self.progress * self._settings.evaluations + 1e-9)
+        self._next_evaluation = int(self.progress * self._evaluations + 1e-9)
         better = self._held_out is None
         if self._held_out is not None:
             event = self._evaluation()

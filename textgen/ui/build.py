@@ -112,6 +112,7 @@ def build_page(
             js="(model) => [model, window.textgenLanguage(), window.location.search]",
             **quiet,
         )
+        opened.then(None, None, None, js="() => window.textgenRestore()", api_visibility="private")
         opened.then(**tab.panel.mark_preset)
         opened.then(describe, [model, language_name], [about, backend], **quiet)
         switched = language.click(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -53,7 +55,7 @@ class ExpertFields:
 def expert_changes(given: Mapping[str, str | None], fixed: Collection[str]) -> dict[str, dict[str, Any]]:
     """What is to differ from the preset, by section; what a base fixes is left out."""
     changed = {
-        name: value
+        name: _number(value)
         for name, value in given.items()
         if value and (value.strip() or name == "split") and name not in fixed
     }
@@ -61,6 +63,14 @@ def expert_changes(given: Mapping[str, str | None], fixed: Collection[str]) -> d
         section: {name: changed[name] for name in names if name in changed} for section, names in _SECTIONS.items()
     }
     return {section: values for section, values in sections.items() if values}
+
+
+def _number(value: str) -> str:
+    """Figures as people write them: full-width, or with a comma before the decimals."""
+    plain = unicodedata.normalize("NFKC", value).strip()
+    if re.fullmatch(r"\d+,(\d{1,2}|\d{4,})", plain):
+        return plain.replace(",", ".")
+    return plain if re.fullmatch(r"[\d.eE+-]+", plain) else value
 
 
 def fixed_fields(base: str | None, vocabulary: str) -> set[str]:

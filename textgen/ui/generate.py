@@ -161,10 +161,11 @@ class GenerateTab:
         with self._studio.borrow(model, person) as loaded:
             settings = settings_of(self.panel.named(values), loaded.tokens_reading)
             backend = loaded.engine.backend_name
+        title = next((info.title for info in self._studio.models(person) if info.name == model), model)
         link = query_of(model, text, settings)
         # A long text is read from where the model's memory of it begins to matter.
         prompt = text[-self._studio.limits.max_prompt_chars :]
-        yield view.begin(settings, link, model=model, backend=backend, read_characters=len(prompt)).outputs()
+        yield view.begin(settings, link, model=title, backend=backend, read_characters=len(prompt)).outputs()
         with self._studio.generate(model, prompt, settings, person) as stream:
             # Left also when the browser has gone: Gradio then closes this generator.
             self._running.start(session, stream)

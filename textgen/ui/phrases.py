@@ -66,12 +66,14 @@ _WHOLE = {
     "the file is not the one that config.json names": "与 config.json 所指的文件不一致",
     "of another run or damaged": "属于其他任务或已损坏",
     "a model without an index": "没有索引的模型",
+    "one that no waiting run starts from": "没有等待中的任务以其为起点的任务",
     "models with an index of their training text; textgen index makes one": (
         "带有训练文本索引的模型；可用命令 textgen index 生成"
     ),
 }
 # Patterns that a whole phrase may have.
 _PATTERNS = (
+    (r"one that “(.+)” is to start from", r"“\1”将以其为起点的任务"),
     (r"(steps|epochs) and (epochs|minutes)", r"\1、\2"),
     (r"(\S+) to (\S+) characters", r"\1 到 \2 个字符"),
     (r"(\S+) characters", r"\1 个字符"),

@@ -126,8 +126,9 @@ def _foreseen(view: RunView, language: Language) -> list[str]:
     lineage = about.get("lineage")
     if isinstance(lineage, list) and lineage:
         lines.append(say("run_base", language, bases=" ← ".join(map(str, lineage))))
-    with suppress(KeyError, TypeError, ValueError):
-        lines.append(estimate_text(about["estimate"], language))
+    if view.is_active:
+        with suppress(KeyError, TypeError, ValueError):
+            lines.append(estimate_text(about["estimate"], language))
     with suppress(KeyError, TypeError, ValueError):
         fit = about["fit"]
         tokens, share = 100 * fit["tokens_per_character"], fit["byte_fallback_share"]
@@ -233,23 +234,31 @@ def _copied_sentence(copied: Mapping[str, Any], language: Language) -> str:
 
 
 def samples_html(samples: Sequence[Mapping[str, Any]], language: Language) -> str:
-    """What the model wrote, a strip for each prompt, from the start of training to now."""
+    """What the model wrote, a strip for each prompt, from now back to the start of training."""
     # The first, the last, and what lies evenly between them.
     last, count = len(samples) - 1, min(len(samples), _MOST_SAMPLES)
     shown = [samples[round(place * last / max(1, count - 1))] for place in range(count)]
     if not shown:
         return ""
-    strips = []
-    for place in range(max(len(line["samples"]) for line in shown)):
-        cards = "".join(_sample_card(line, place, language) for line in shown if place < len(line["samples"]))
-        strips.append(f'<ol class="strip" tabindex="0">{cards}</ol>')
+    strips: dict[object, list[str]] = {}
+    for line in reversed(shown):
+        for prompt, text in zip(_prompts_of(line), line["samples"], strict=True):
+            strips.setdefault(prompt, []).append(_sample_card(line["step"], str(text), language))
+    lists = "".join(f'<ol class="strip" tabindex="0">{"".join(cards)}</ol>' for cards in strips.values())
     title = escape(say("samples_over_time", language))
-    return f'<section class="run-samples" aria-label="{title}"><h3>{title}</h3>{"".join(strips)}</section>'
+    return f'<section class="run-samples" aria-label="{title}"><h3>{title}</h3>{lists}</section>'
 
 
-def _sample_card(line: Mapping[str, Any], place: int, language: Language) -> str:
-    step = escape(say("sample_step", language, step=f"{line['step']:,}"))
-    return f"<li><h4>{step}</h4><div>{escape(str(line['samples'][place])) or '&nbsp;'}</div></li>"
+def _prompts_of(line: Mapping[str, Any]) -> list[object]:
+    """What the samples of a line begin with; their places where it does not say."""
+    places: list[object] = list(range(len(line["samples"])))
+    prompts = line.get("prompts")
+    return list(map(str, prompts)) if isinstance(prompts, list) and len(prompts) == len(places) else places
+
+
+def _sample_card(step: int, text: str, language: Language) -> str:
+    title = escape(say("sample_step", language, step=f"{step:,}"))
+    return f"<li><h4>{title}</h4><div>{escape(text) or '&nbsp;'}</div></li>"
 
 
 def _duration(seconds: float, language: Language) -> str:

@@ -105,18 +105,21 @@ class RunPanel:
                 label=i18n("prompts"), info=i18n("prompts_info"), lines=2, max_lines=6, elem_id="run-prompts"
             )
             self._change_prompts = gr.Button(i18n("prompts_change"), size="sm", elem_id="change-prompts")
+            self._prompts_status = gr.HTML("", elem_id="prompts-status")
         with gr.Row(elem_classes="go-row", elem_id="run-use"):
             self.try_it = gr.Button(i18n("try_it"), variant="primary", elem_id="try-it", visible=False)
             self._download = gr.Button(i18n("download"), elem_id="download", visible=False)
             self._file = gr.DownloadButton(visible="hidden", elem_id="download-file")
+        self._use_status = gr.HTML("", elem_id="use-status")
         self._push = HubPush(self._workshop, self._people, i18n, self._language, self._shown)
         with gr.Accordion(i18n("fold_more"), open=False, elem_classes="fold", elem_id="fold-more"):
-            with gr.Row():
+            with gr.Row(elem_id="train-longer") as self._longer_row:
                 self._minutes = gr.Number(5, label=i18n("longer_minutes"), elem_id="longer-minutes")
                 self._longer = gr.Button(i18n("longer"), elem_id="longer")
             with gr.Row():
                 self._title = gr.Textbox(label=i18n("title"), max_lines=1, elem_id="run-title")
                 self._rename = gr.Button(i18n("rename"), elem_id="rename")
+            self._more_status = gr.HTML("", elem_id="more-status")
             self._command = gr.HTML("", elem_id="run-command")
 
     @property
@@ -138,6 +141,7 @@ class RunPanel:
             self.try_it,
             self._download,
             self._push.fold,
+            self._longer_row,
             self._command,
             self._details,
             self._shown,
@@ -150,27 +154,32 @@ class RunPanel:
         changes = [self._run.input, self._compared.input, self._scale.input, self._look_again.click]
         gr.on(changes, **self.refreshing)
         self._smoothing.change(**self.refreshing, trigger_mode="always_last")
-        self._shown.change(self.choose, [self._shown], [self._prompts, self._title, self._status], **quiet)
-        started.change(self.follow, [self._language, started, *asked[2:]], shown, **quiet)
+        answers = [self._status, self._prompts_status, self._use_status, self._more_status]
+        self._shown.change(self.choose, [self._shown], [self._prompts, self._title, *answers], **quiet)
+        following = started.change(self.follow, [self._language, started, *asked[2:]], shown, **quiet)
+        following.then(None, None, None, js="() => window.textgenShowRun()", api_visibility="private")
         for name, button in self._verbs.items():
             asked_for = [self._language, self._run]
             done = button.click(
                 self._verb(name), asked_for, [self._status], js=_sure() if name == "discard" else None, **quiet
             )
             done.then(**self.refreshing)
-        longer = self._longer.click(self.longer, [self._language, self._run, self._minutes], [self._status], **quiet)
-        renamed = self._rename.click(self.rename, [self._language, self._run, self._title], [self._status], **quiet)
+            if name == "discard":
+                self.discarded = done
+        more = [self._more_status]
+        longer = self._longer.click(self.longer, [self._language, self._run, self._minutes], more, **quiet)
+        renamed = self._rename.click(self.rename, [self._language, self._run, self._title], more, **quiet)
         for event in (longer, renamed):
             event.then(**self.refreshing)
         self._change_prompts.click(
-            self.change_prompts, [self._language, self._run, self._prompts], [self._status], **quiet
+            self.change_prompts, [self._language, self._run, self._prompts], [self._prompts_status], **quiet
         )
         made = self._download.click(
-            self.archive, [self._language, self._run], [self._file, self._status], api_visibility="private"
+            self.archive, [self._language, self._run], [self._file, self._use_status], api_visibility="private"
         )
         # The button behind the button has its file a moment later.
         saved = (
-            "() => { if (!document.querySelector('#run-status .problem')) window.textgenDownload('download-file'); }"
+            "() => { if (!document.querySelector('#use-status .problem')) window.textgenDownload('download-file'); }"
         )
         made.then(None, None, None, js=saved, api_visibility="private")
 
@@ -208,13 +217,13 @@ class RunPanel:
         whole = self._workshop.mark(views, [view, *others] if view else [], options)
         mark = " ".join((self._workshop.mark(views, [], language), view.run_id if view else "", whole))
         if mark == seen:
-            return [gr.skip()] * (14 + len(_VERBS))
+            return [gr.skip()] * (15 + len(_VERBS))
         choices = [(f"{each.title} · {say(f'state_{each.state}', language)}", each.run_id) for each in views]
         timer = gr.Timer(active=any(each.is_active for each in views))
         if view is None:
             empty = f'<p class="hint">{say("no_runs", language)}</p>'
             hidden = [gr.Button(visible=False)] * len(_VERBS)
-            unused = [*[gr.Button(visible=False)] * 2, gr.Accordion(visible=False)]
+            unused = [*[gr.Button(visible=False)] * 2, gr.Accordion(visible=False), gr.Row(visible=False)]
             nothing = [gr.Dropdown([], value=None), gr.Dropdown([]), empty, *hidden, "", "", "", *unused, ""]
             return [*nothing, gr.Column(visible=False), "", timer, mark]
         drawn = self._workshop.remembered(
@@ -223,7 +232,7 @@ class RunPanel:
         head, plot, judge, samples, command = drawn
         usable = self._workshop.checkpoint(view) is not None
         return [
-            *self._lists(choices, listed, view.run_id, mark.split(" "), seen.split(" ")),
+            *self._lists(choices, listed, view.run_id, compared or [], mark.split(" "), seen.split(" ")),
             head,
             *(gr.Button(visible=name in _allowed(view)) for name in _VERBS),
             plot,
@@ -232,6 +241,7 @@ class RunPanel:
             gr.Button(visible=usable),
             gr.Button(visible=usable),
             gr.Accordion(visible=usable),
+            gr.Row(visible=not view.is_active),
             command,
             gr.Column(visible=True),
             view.run_id,
@@ -241,7 +251,12 @@ class RunPanel:
 
     @staticmethod
     def _lists(
-        choices: list[tuple[str, str]], listed: str | None, shown: str, mark: Sequence[str], seen: Sequence[str]
+        choices: list[tuple[str, str]],
+        listed: str | None,
+        shown: str,
+        compared: Sequence[str],
+        mark: Sequence[str],
+        seen: Sequence[str],
     ) -> list[Any]:
         """Updates of both lists of runs; one that somebody has open would close, so that it is told only what is new.
 
@@ -253,7 +268,10 @@ class RunPanel:
         if chosen or mark[:1] != seen[:1]:
             updates[0] = gr.Dropdown(choices, **chosen)
         if mark[:2] != seen[:2]:
-            updates[1] = gr.Dropdown([choice for choice in choices if choice[1] != shown])
+            others = [choice for choice in choices if choice[1] != shown]
+            left = [run for run in compared if run in [choice[1] for choice in others]]
+            kept: dict[str, Any] = {} if left == list(compared) else {"value": left}
+            updates[1] = gr.Dropdown(others, **kept)
         return updates
 
     def follow(
@@ -267,7 +285,7 @@ class RunPanel:
     ) -> list[Any]:
         """Shows a run that was just started, whichever is chosen in the list."""
         if not run:
-            return [gr.skip()] * (14 + len(_VERBS))
+            return [gr.skip()] * (15 + len(_VERBS))
         return self._updates(request, language_name, run, compared, scale, smoothing, listed=None, seen="")
 
     def _drawn(
@@ -286,14 +304,15 @@ class RunPanel:
             command_html(self._workshop.command(view, own_machine=not self._people.shared), language),
         )
 
-    def choose(self, request: gr.Request, run: str | None) -> tuple[Any, Any, str]:
-        """What can be edited of a run: its sample prompts and its title."""
+    def choose(self, request: gr.Request, run: str | None) -> tuple[str, ...]:
+        """What can be edited of a run: its sample prompts and its title. What was answered about another is gone."""
+        answers = ("",) * 4
         try:
             view = self._workshop.jobs.view(run or "", self._people.of(request))
             prompts = view.folder.sample_prompts(view.folder.settings())
         except TextgenError:
-            return "", "", ""
-        return "\n".join(prompts), view.title, ""
+            return "", "", *answers
+        return "\n".join(prompts), view.title, *answers
 
     def _verb(self, name: str) -> Callable[..., str]:
         jobs = self._workshop.jobs
@@ -379,6 +398,7 @@ def _allowed(view: RunView) -> set[str]:
 
 def _sure() -> str:
     """JavaScript that asks before a run is discarded; without a run in the answer nothing happens."""
-    english, chinese = (json.dumps(say("discard_sure", language)) for language in LANGUAGES)
-    question = f"document.documentElement.lang.startsWith('zh') ? {chinese} : {english}"
-    return f"(language, run) => [language, confirm({question}) ? run : '']"
+    english, chinese = (json.dumps(say("discard_sure", language, title="TITLE")) for language in LANGUAGES)
+    question = f"(document.documentElement.lang.startsWith('zh') ? {chinese} : {english})"
+    title = "(document.querySelector('#run-head h3') || {}).textContent || ''"
+    return f"(language, run) => [language, confirm({question}.replace('TITLE', () => {title})) ? run : '']"

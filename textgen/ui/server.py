@@ -26,6 +26,7 @@ from textgen.workshop import Workshop
 # For everything on the page that is no writing.
 _OTHER_THREADS = 40
 _DISPATCH_SECONDS = 1.0
+_SCRIPTS = ("document.js", "tokens.js", "restore.js", "page.js")
 _OFF = ("", "off", "0", "false", "no")
 _LOGGER = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def launch_options(max_upload_bytes: int = 1_000_000) -> dict[str, Any]:
         "theme": theme(),
         "css": joined("page.css", "views.css", "train.css"),
         # Of `css` Gradio passes on no rules for containers, of `head` everything.
-        "head": f"<style>{joined('plot.css')}</style><script>{joined('document.js', 'tokens.js', 'page.js')}</script>",
+        "head": f"<style>{joined('plot.css')}</style><script>{joined(*_SCRIPTS)}</script>",
         "i18n": build_i18n(),
         "footer_links": ["settings"],
         "run_history": False,

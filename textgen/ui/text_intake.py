@@ -84,12 +84,13 @@ class TextIntake:
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
         again = [self._again_file, self._again_encoding, self._again_column]
         gr.on(
-            [self._read.click, self._files.upload],
+            [self._read.click, self._files.upload, self._files.delete],
             self.read,
             [self._language, self.upload_id, self._files, self._pasted],
             self.shown,
             **quiet,
         )
+        self._files.clear(self.forget, [self._pasted], [self._report, self._read_from], **quiet)
         self._again.click(self.read_again, [self._language, *self.brought, *again], self.shown, **quiet)
 
     @property
@@ -157,6 +158,10 @@ class TextIntake:
         importing = self._importing(work, language, mark, keep=(self._again_file, self._again_column))
         yield from self._told(importing, language)
 
+    def forget(self, pasted: str | None) -> tuple[Any, Any]:
+        """Nothing is told any more of files that were taken out of the form; what was pasted is read at Start."""
+        return ("", "") if not (pasted or "").strip() else (gr.skip(), "")
+
     def ensure_read(
         self,
         person: Person,
@@ -206,7 +211,7 @@ class TextIntake:
     ) -> Upload:
         """Imports the text of the form in place of what this page has brought before."""
         named = [(Path(file), Path(file).name) for file in files or []]
-        upload = self._workshop.uploads.receive(named, pasted or "", person, progress)
+        upload = self._workshop.uploads.receive(named, pasted or "", person, progress, before=upload_id)
         self._workshop.uploads.replaced(upload_id, person)
         return upload
 

@@ -194,7 +194,7 @@ def _import_errors() -> dict[str, tuple[str, str]]:
             "{file} 已加密；请先另存为不带密码的文件。",
         ),
         "error_unsupported_file": (
-            "{file} is a {kind} file, which is not read; allowed: {allowed}.",
+            "{file}: files of the kind {kind} are not read; allowed: {allowed}.",
             "{file} 是 {kind} 文件，无法读取；允许：{allowed}。",
         ),
         "error_nested_archive": (

@@ -26,13 +26,21 @@ class TrainTab:
             with gr.Column(scale=5, min_width=320, elem_classes="train-runs"):
                 self.panel = RunPanel(studio, workshop, people, i18n, language, self._form.started)
 
-    def bases(self, request: gr.Request, language_name: str) -> Any:
-        """The choices of what to start from."""
-        return gr.Dropdown(self._form.bases(self._people.of(request), known_language(language_name)))
+        self._refresh_bases(self.panel.discarded.then)
+
+    def bases(self, request: gr.Request, language_name: str, chosen: str | None) -> Any:
+        """The choices of what to start from; one that is gone is no longer chosen."""
+        choices = self._form.bases(self._people.of(request), known_language(language_name))
+        kept: dict[str, Any] = {} if chosen in [name for _, name in choices] else {"value": choices[0][1]}
+        return gr.Dropdown(choices, **kept)
 
     def refresh_on(self, *events: Any) -> None:
         """Shows the runs and the models as they are now whenever one of these events comes."""
-        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         for event in events:
             event(**self.panel.refreshing)
-            event(self.bases, [self._language], [self._form.base], **quiet)
+            self._refresh_bases(event)
+
+    def _refresh_bases(self, event: Any) -> None:
+        base = self._form.base
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        event(self.bases, [self._language, base], [base], **quiet)

@@ -106,7 +106,7 @@ class TrainForm:
         self._start.click(
             self.start,
             [self.started, self._title, *asked],
-            list(dict.fromkeys([*self.text.shown, *self.text.held, self.started])),
+            list(dict.fromkeys([*self.text.shown, *self.text.held, self.started, self._fit])),
             trigger_mode="once",
             **quiet,
         )
@@ -145,7 +145,7 @@ class TrainForm:
                 upload, self._request(person, base, vocabulary, preset, "", {"minutes": minutes})
             )
             values = {**settings.text.model_dump(), **settings.model.model_dump(), **settings.training.model_dump()}
-            if base:
+            if base and vocabulary == "keep":
                 fit = fit_html(self._workshop.fit(upload, self._base_path(person, base)), language)
         except NotFound:
             pass
@@ -204,6 +204,7 @@ class TrainForm:
             self.started: run_id,
             self._start: gr.Button(interactive=True),
             **self.text.emptied(),
+            self._fit: "",
             self._title: gr.Textbox(value="", placeholder=""),
         }
 
@@ -234,7 +235,8 @@ class TrainForm:
         )
 
     def _base_path(self, person: Person, name: str) -> Path:
-        known = {info.name: info.folder for info in self._studio.models(person)}
+        infos = self._studio.models(person)
+        known = {info.name: info.folder for info in infos}
         if name not in known:
-            raise NotFound("model", name, ", ".join(known))
+            raise NotFound("model", name, ", ".join(info.title for info in infos))
         return known[name]

@@ -101,13 +101,13 @@ def _import() -> dict[str, tuple[str, str]]:
         "importing": ("Reading {name} …", "正在读取{name}……"),
         "pasted": ("pasted text", "粘贴的文本"),
         "import_total": (
-            "{characters} characters in {files} texts",
-            "共 {files} 份文本，{characters} 个字符",
+            "{characters} characters · texts: {files}",
+            "共 {characters} 个字符 · 文本：{files} 份",
         ),
         "import_characters": ("{count} characters", "{count} 个字符"),
         "import_documents": ("documents: {count}", "文档：{count}"),
         "import_guessed": ("guessed", "推测"),
-        "import_duplicates": ("{count} seen before", "{count} 份重复"),
+        "import_duplicates": ("the same as earlier ones: {count}", "与之前重复：{count} 份"),
         "import_column": ("column “{column}” of {columns}", "列“{column}”，共有 {columns}"),
         "fit": (
             "The model's vocabulary: {tokens} tokens for 100 characters, {share} of the characters spelled in bytes.",
@@ -211,8 +211,8 @@ def _run() -> dict[str, tuple[str, str]]:
         "resume": ("Resume", "继续"),
         "discard": ("Discard", "丢弃"),
         "discard_sure": (
-            "Delete this run and everything it has learned?",
-            "删除这次训练及其学到的一切？",
+            "Delete “{title}” and everything it has learned?",
+            "删除“{title}”及其学到的一切？",
         ),
         "earlier": ("Earlier", "提前"),
         "later": ("Later", "推后"),

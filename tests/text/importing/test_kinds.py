@@ -61,7 +61,9 @@ def test_content_decides_where_it_is_certain(tmp_path: Path, name: str, data: by
 def test_what_is_not_read_is_called_by_its_name(tmp_path: Path, data: bytes, kind: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    with pytest.raises(UnsupportedFile, match=rf"^a\.txt is a {kind} file, which is not read; allowed: txt, md, html"):
+    with pytest.raises(
+        UnsupportedFile, match=rf"^a\.txt: files of the kind {kind} are not read; allowed: txt, md, html"
+    ):
         find_kind(path, "a.txt")
 
 

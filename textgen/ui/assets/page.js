@@ -100,11 +100,21 @@
   document.addEventListener("visibilitychange", lookAgain);
   window.addEventListener("focus", lookAgain);
 
+  // Where the runs lie below the form, a run that was just started would be out of sight.
+  window.textgenShowRun = () => {
+    const head = document.querySelector("#run-head");
+    const form = document.querySelector("#train-start");
+    if (!head || !form || !head.textContent.trim()) return;
+    if (head.getBoundingClientRect().left < form.getBoundingClientRect().right) head.scrollIntoView({ block: "center" });
+  };
+
   const press = (id) => {
     const button = document.querySelector(id);
     if (button && !button.disabled) button.click();
   };
   document.addEventListener("keydown", (event) => {
+    const go = document.querySelector("#generate");
+    if (!go || !go.offsetParent) return;  // another tab is shown
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       // A text box hands its value on when it is left; without this the last keystrokes would be missing.
