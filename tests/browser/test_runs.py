@@ -158,7 +158,7 @@ def test_prompts_that_are_edited_while_it_trains_begin_the_next_samples(
         expect(page.page.locator("#run-prompts textarea")).to_have_value("Mira ")
         page.page.locator("#run-prompts textarea").fill("Tom saw\nThe river ")
         page.page.locator("#change-prompts").click()
-        expect(page.page.locator("#run-status")).to_contain_text("The next samples begin with these")
+        expect(page.page.locator("#prompts-status")).to_contain_text("The next samples begin with these")
         expect(samples).to_have_count(2, timeout=_WAIT)
         expect(samples.nth(0).locator("li div").last).to_contain_text(re.compile("^Tom saw"), timeout=_WAIT)
         expect(samples.nth(1).locator("li div").last).to_contain_text(re.compile("^The river "), timeout=_WAIT)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, expect
 
 from tests.browser.conftest import pages, served, unfold
 from tests.grammar import make_text
@@ -153,9 +153,16 @@ def test_every_button_of_a_run_does_what_it_says(
         page.page.locator("#longer-minutes input").fill("0.1")
         page.page.locator("#longer").click()
         page.wait_for("finished")
-        page.page.once("dialog", lambda dialog: dialog.dismiss())
+        questions: list[str] = []
+
+        def think_better(dialog: Dialog) -> None:
+            questions.append(dialog.message)
+            dialog.dismiss()
+
+        page.page.once("dialog", think_better)
         page.page.locator("#discard").click()
         expect(page.head).to_be_visible()
+        assert "“Renamed”" in questions[0]
         assert len(runs.runs()) == 1
         page.page.once("dialog", lambda dialog: dialog.accept())
         page.page.locator("#discard").click()
@@ -198,6 +205,27 @@ def test_what_somebody_fills_in_is_theirs(
         page.page.locator("#train-start").click()
         expect(page.status).to_contain_text("That run has started")
         assert len(runs.runs()) == 1
+
+
+def test_what_was_typed_and_where_outlives_a_server_that_comes_back(
+    browser: Browser, models_folder: Path, tmp_path: Path
+) -> None:
+    with served(models_folder, tmp_path) as server, pages(browser) as open_:
+        page = open_(server.address)
+        page.locator("#document textarea").fill("My chapter, not saved anywhere. 月")
+        page.get_by_role("tab", name="Train").click()
+        page.locator("#train-paste textarea").fill("Words to learn.\nA second line.")
+        page.locator("#train-title input").fill("My tales")
+        # On this tab the keys for writing mean nothing.
+        page.locator("#train-paste textarea").press("Control+Enter")
+        page.reload()
+        expect(page.get_by_role("tab", name="Train")).to_have_attribute("aria-selected", "true", timeout=_WAIT)
+        expect(page.locator("#train-paste textarea")).to_have_value("Words to learn.\nA second line.", timeout=_WAIT)
+        expect(page.locator("#train-title input")).to_have_value("My tales")
+        page.locator("#train-start").click()
+        expect(page.locator("#train-status")).to_contain_text("30 characters found", timeout=_WAIT)
+        page.get_by_role("tab", name="Generate").click()
+        expect(page.locator("#document textarea")).to_have_value("My chapter, not saved anywhere. 月", timeout=_WAIT)
 
 
 def test_whatever_is_dropped_becomes_a_sentence_and_the_rest_is_kept(

@@ -130,7 +130,7 @@ def test_how_a_file_was_to_be_read_goes_on_when_others_come(store: UploadStore, 
     store.read_again(first.upload_id, ANNA, "a.txt", encoding="windows-1251")
     both = store.receive([text, file("b.txt", b"Another text."), table], "", ANNA, before=first.upload_id)
     assert [item.column for item in both.texts] == [None, None, "note"]
-    assert both.texts[0].encoding == "windows-1251"
+    assert both.texts[0].encoding == "cp1251"
     assert not both.texts[0].guessed
     # Not for another content of that name, nor for somebody else.
     changed = store.receive(
