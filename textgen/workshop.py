@@ -340,7 +340,9 @@ class Workshop:
         Whoever is not at their own machine gets the file's content to keep it, with the names of their own files.
         """
         where = view.folder.config if own_machine else "config.json"
-        content = view.folder.settings().model_dump(mode="json", exclude_none=True)
+        settings = view.folder.settings()
+        content = settings.model_dump(mode="json", exclude_none=True)
+        content["sample_prompts"] = list(view.folder.sample_prompts(settings))
         if not own_machine:
             texts = view.folder.read_about().get("texts")
             named = [str(text["name"]) for text in texts if text.get("path")] if isinstance(texts, list) else []

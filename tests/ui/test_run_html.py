@@ -93,6 +93,11 @@ class TestHead:
         assert say(f"state_{state}", language) in told.text
         assert "Tales" in told.text
 
+    def test_nothing_is_kept_of_what_has_not_begun(self, language: Language) -> None:
+        told = read(head_html(view("stopped"), RunHistory(), language)).text
+        assert say("state_unborn", language) in told
+        assert say("state_stopped", language) not in told
+
     def test_how_far_it_is(self, language: Language) -> None:
         html = head_html(view("running", progress=0.425), RunHistory(latest=LATEST), language)
         assert 'aria-valuenow="42"' in html

@@ -68,9 +68,15 @@ def fit_html(fit: VocabularyFit, language: Language) -> str:
     return f'<div class="fit">{told}</div>'
 
 
+def state_name(view: RunView, language: Language) -> str:
+    """The state of a run in a few words."""
+    unborn = view.state == "stopped" and not view.status.step
+    return say("state_unborn" if unborn else f"state_{view.state}", language)
+
+
 def head_html(view: RunView, history: RunHistory, language: Language) -> str:
     """Title, state, how far it is, and what went wrong."""
-    state = escape(say(f"state_{view.state}", language))
+    state = escape(state_name(view, language))
     facts = _facts(view, history, language)
     share = 100 * view.status.progress
     bar = (

@@ -19,7 +19,7 @@ from textgen.ui.i18n import LANGUAGES, Language, known_language, say, say_error
 from textgen.ui.loss_plot import Curve, loss_plot
 from textgen.ui.people import People
 from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
-from textgen.ui.run_html import command_html, head_html, judge_html, samples_html
+from textgen.ui.run_html import command_html, head_html, judge_html, samples_html, state_name
 from textgen.workshop import Person, RunView, Workshop
 
 _LOGGER = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ class RunPanel:
         mark = " ".join((self._workshop.mark(views, [], language), view.run_id if view else "", whole))
         if mark == seen:
             return [gr.skip()] * (15 + len(_VERBS))
-        choices = [(f"{each.title} · {say(f'state_{each.state}', language)}", each.run_id) for each in views]
+        choices = [(f"{each.title} · {state_name(each, language)}", each.run_id) for each in views]
         timer = gr.Timer(active=any(each.is_active for each in views))
         if view is None:
             empty = f'<p class="hint">{say("no_runs", language)}</p>'

@@ -165,6 +165,7 @@ def _states() -> dict[str, tuple[str, str]]:
         "state_running": ("training", "训练中"),
         "state_paused": ("paused", "已暂停"),
         "state_stopped": ("stopped and kept", "已停止并保留"),
+        "state_unborn": ("stopped before it began", "开始前已停止"),
         "state_finished": ("finished", "已完成"),
         "state_failed": ("failed", "失败"),
         "state_interrupted": ("interrupted", "已中断"),
