@@ -75,7 +75,8 @@ class Job:
         number = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: len(self._lines) > number or self.stage in TERMINAL_STAGES)
+                while len(self._lines) == number and self.stage not in TERMINAL_STAGES:
+                    self._changed.wait()
                 new = self._lines[number:]
             if not new:
                 return

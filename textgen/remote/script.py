@@ -82,7 +82,7 @@ def push(
     command = [sys.executable, "-m", "textgen", "push", str(run), options.push_to]
     command += [] if options.public else ["--private"]
     for pause in (*pauses_seconds, None):
-        status = _status(subprocess.run(command, env=environment, check=False).returncode)
+        status = _status(subprocess.run(command, cwd=run.parent, env=environment, check=False).returncode)
         if status != 1 or pause is None:  # 2 is a wrong argument, which stays wrong
             return status
         _tell(f"Trying again in {pause:g} s.")
