@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _validate_yaml(self) -> None:
         card = json.loads(self._body)["content"]
         values = yaml.safe_load(card.split("---\n")[1]) if card.startswith("---\n") else {}
-        problems = [] if values.get("license") in LICENSES else ["license: not one of those known"]
+        problems = [] if values.get("license", "unknown") in LICENSES else ["license: not one of those known"]
         problems += [] if isinstance(values.get("tags", []), list) else ["tags: no list"]
         answer = {"errors": [{"message": problem} for problem in problems], "warnings": []}
         self._answer(answer, 400 if problems else 200)

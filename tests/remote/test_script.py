@@ -53,6 +53,9 @@ class Machine:
             "PYTHONPATH": str(root / "site"),
             "STAND_IN": str(root),
             "TMPDIR": str(root / "tmp"),
+            # Were it pip itself that ran, it must touch neither this environment nor the network.
+            "PIP_TARGET": str(root / "site"),
+            "PIP_NO_INDEX": "1",
         }
 
     def plan(self, name: str, *statuses: int) -> None:
@@ -152,8 +155,11 @@ def test_training_ends_in_time_to_push(
         f"import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n{waiting}\n"
     )
 
-    class Popen(subprocess.Popen[str]):
+    class Process(subprocess.Popen[str]):
         """Its time is over as soon as it is ready."""
+
+        def __init__(self, command: list[str], **options: Any) -> None:
+            super().__init__(command, **options, stdout=subprocess.PIPE, text=True)
 
         def wait(self, timeout: float | None = None) -> int:
             if timeout is not None:
@@ -162,10 +168,7 @@ def test_training_ends_in_time_to_push(
                 raise subprocess.TimeoutExpired(self.args, timeout)
             return super().wait()
 
-    def start(*arguments: Any, **options: Any) -> Popen:
-        return Popen(*arguments, **options, stdout=subprocess.PIPE, text=True)
-
-    monkeypatch.setattr(script.subprocess, "Popen", start)
+    monkeypatch.setattr(subprocess, "Popen", Process)
     options = script._parser().parse_args(ARGUMENTS)
     status = script.train(machine.job, machine.root / "run", options, machine.environment, stop_at=0.0)
     assert status == 0

@@ -161,7 +161,7 @@ def timeout_seconds(settings: RunSettings, given: str | None) -> int:
     if given is None:
         seconds = (minutes or 0.0) * 60 * _SLACK + _MIN_SECONDS
     else:
-        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", given)
+        match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", given)
         seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
         allowed = f"a time like 90m, 3h or 1d, from {_MIN_SECONDS // 60}m to {_MAX_SECONDS // 86_400}d"
