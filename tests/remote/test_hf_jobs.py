@@ -182,9 +182,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "there", "message"),
         [
-            (REPO, Repository(), "push_to: anna/tales was given; allowed: a new name: a public model"),
+            (REPO, Repository(), "push_to: anna/tales was given; allowed: a new name: a public repository"),
             (REPO, Repository(private=True, files={"model.safetensors": b""}), "a model of another kind"),
-            (DATASET, Repository(), "anna/tales-job was given; allowed: a new name: a public dataset"),
+            (DATASET, Repository(), "anna/tales-job was given; allowed: a new name: a public repository"),
             (DATASET, Repository(private=True, files={"a.csv": b""}), "a new name: a dataset with a.csv is there"),
         ],
     )
@@ -286,7 +286,7 @@ def test_the_job_makes_the_model_that_this_machine_would(hub: Hub, settings: Run
         pytest.fail(f"{error}\n" + "\n".join(lines))
     finally:
         machine.join()
-    assert lines[:2] == ["Installing Textgen Studio.", "Training."]
+    assert lines[:2] == ["Installing Textgen Studio, which takes some minutes.", "Training."]
     assert lines[-1] == f"It is at {hub.address}/{REPO}"
     assert hub.repositories[REPO].private
     # It was this source that ran, and it read its files without changing them.

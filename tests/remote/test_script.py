@@ -87,7 +87,7 @@ def test_it_installs_trains_and_pushes(machine: Machine) -> None:
     done = machine.run()
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "Installing Textgen Studio.",
+        "Installing Textgen Studio, which takes some minutes.",
         "Training.",
         "Pushing the model to anna/tales.",
     ]

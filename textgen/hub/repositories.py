@@ -24,8 +24,7 @@ def make_repository(
     """
     api.create_repo(repo_id, private=private, repo_type=repo_type, exist_ok=True)
     if private and not api.repo_info(repo_id, repo_type=repo_type).private:
-        allowed = f"a new name: a public {repo_type} of this one is there already"
-        raise InvalidSetting(field, repo_id, allowed)
+        raise InvalidSetting(field, repo_id, "a new name: a public repository of this one is there already")
 
 
 def file_names(api: HfApi, repo_id: str, *, repo_type: RepositoryType = "model") -> list[str]:

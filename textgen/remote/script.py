@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     here = Path(__file__).absolute().parent
     with tempfile.TemporaryDirectory(prefix="textgen-") as work:
-        _tell("Installing Textgen Studio.")
+        _tell("Installing Textgen Studio, which takes some minutes.")
         status = install(here, environment)
         if status:
             return status
