@@ -1,4 +1,7 @@
-"""A Hub in miniature: the routes that the real client speaks when a model goes there or comes from there."""
+"""A Hub in miniature: the routes that the real client speaks when a model goes there or comes from there, and for jobs.
+
+Datasets are kept beside models, as `datasets/USER/NAME`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 WRITER, STRANGER = "hf_writer", "hf_stranger"
+OWNER = "anna"
 LICENSES = {"mit", "apache-2.0", "unknown", "other"}
 
 
@@ -36,11 +40,66 @@ class Repository:
         return hashlib.sha1(f"{self.commits}{content}".encode()).hexdigest()
 
 
+TERMINAL_STAGES = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
+_GPU = {"type": "gpu", "model": "T4", "quantity": "1", "vram": "16 GB", "manufacturer": "Nvidia"}
+_HARDWARE: dict[str, tuple[float, dict[str, str] | None]] = {
+    "cpu-basic": (0.000167, None),
+    "cpu-upgrade": (0.0005, None),
+    "t4-small": (0.00667, _GPU),
+}
+
+
+class Job:
+    """A job as it was asked for, and what became of it. Whoever plays the machine writes lines and ends it."""
+
+    def __init__(self, number: int, spec: dict[str, Any]) -> None:
+        self.job_id = f"{number:024x}"
+        self.spec = spec
+        self.stage = "RUNNING"
+        self.message: str | None = None
+        self._lines: list[str] = ["===== Job started at 2026-01-01 ====="]
+        self._changed = threading.Condition()
+
+    def write(self, line: str) -> None:
+        with self._changed:
+            self._lines.append(line)
+            self._changed.notify_all()
+
+    def end(self, stage: str, message: str | None = None) -> None:
+        with self._changed:
+            self.stage, self.message = stage, message
+            self._changed.notify_all()
+
+    def follow(self) -> Iterator[str]:
+        """The lines from the first one on, until the job ends."""
+        number = 0
+        while True:
+            with self._changed:
+                while len(self._lines) == number and self.stage not in TERMINAL_STAGES:
+                    self._changed.wait()
+                new = self._lines[number:]
+            if not new:
+                return
+            number += len(new)
+            yield from new
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.job_id,
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "owner": {"id": "1", "name": OWNER, "type": "user"},
+            "status": {"stage": self.stage, "message": self.message},
+            **{name: value for name, value in self.spec.items() if name != "secrets"},
+        }
+
+
 class Hub:
-    """What the server knows. `asked` are the requests so far: method, path, token."""
+    """What the server knows. `asked` are the requests so far: method, path, token. `on_job` plays the machine."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
+        self.jobs: list[Job] = []
+        self.on_job: Callable[[Job], None] = lambda _job: None
         self.objects: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, str]] = []
         self.address = ""
@@ -135,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = json.loads(self._body)
         if self._token != WRITER:
             raise _Refusal(403, message="You don't have the rights to create a model under this namespace")
-        name = f"{asked['organization']}/{asked['name']}"
+        name = f"{_KINDS[asked.get('type', 'model')]}{asked['organization']}/{asked['name']}"
         if name in self.hub.repositories:
             raise _Refusal(409, message="You already created this model repo", url=f"{self.hub.address}/{name}")
         self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
@@ -144,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _validate_yaml(self) -> None:
         card = json.loads(self._body)["content"]
         values = yaml.safe_load(card.split("---\n")[1]) if card.startswith("---\n") else {}
-        problems = [] if values.get("license") in LICENSES else ["license: not one of those known"]
+        problems = [] if values.get("license", "unknown") in LICENSES else ["license: not one of those known"]
         problems += [] if isinstance(values.get("tags", []), list) else ["tags: no list"]
         answer = {"errors": [{"message": problem} for problem in problems], "warnings": []}
         self._answer(answer, 400 if problems else 200)
@@ -155,14 +214,15 @@ class _Handler(BaseHTTPRequestHandler):
             {"rfilename": path, "size": found.listed.get(path, len(data)), "blobId": hashlib.sha1(data).hexdigest()}
             for path, data in found.files.items()
         ]
-        self._answer({"id": name, "sha": found.sha, "private": found.private, "gated": False, "siblings": files})
+        known = {"id": name.removeprefix("datasets/"), "sha": found.sha, "private": found.private, "gated": False}
+        self._answer({**known, "siblings": files})
 
     def _info_of_newest(self, name: str) -> None:
         self._info(name)
 
     def _preupload(self, name: str, _revision: str) -> None:
         self._repository(name, write=True)
-        large = (".safetensors", ".bin", ".model")
+        large = (".safetensors", ".bin", ".model", ".gz")
         files = [
             {"path": item["path"], "uploadMode": "lfs" if item["path"].endswith(large) else "regular"}
             for item in json.loads(self._body)["files"]
@@ -206,17 +266,67 @@ class _Handler(BaseHTTPRequestHandler):
         data = found.files[path]
         self._send(data, 200, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": found.sha})
 
+    def _whoami(self) -> None:
+        if self._token == "":
+            raise _Refusal(401, message="Invalid credentials in Authorization header")
+        self._answer({"type": "user", "name": OWNER, "auth": {"accessToken": {"role": "write"}}})
 
-_NAME = r"([^/]+/[^/]+)"
+    def _hardware(self) -> None:
+        listed = [
+            {"name": name, "prettyName": name, "cpu": "2 vCPU", "ram": "16 GB", "accelerator": accelerator}
+            | {"unitCostMicroUSD": round(cost * 1e6), "unitCostUSD": cost, "unitLabel": "minute"}
+            for name, (cost, accelerator) in _HARDWARE.items()
+        ]
+        self._answer(listed)
+
+    def _run_job(self, owner: str) -> None:
+        if self._token != WRITER or owner != OWNER:
+            raise _Refusal(403, message="You don't have the rights to run jobs")
+        job = Job(len(self.hub.jobs) + 1, json.loads(self._body))
+        self.hub.jobs.append(job)
+        self._answer(job.as_dict())
+        self.hub.on_job(job)
+
+    def _job(self, job_id: str) -> Job:
+        found = [job for job in self.hub.jobs if job.job_id == job_id]
+        if not found or self._token != WRITER:
+            raise _Refusal(404, message="Job not found")
+        return found[0]
+
+    def _inspect(self, _owner: str, job_id: str) -> None:
+        self._answer(self._job(job_id).as_dict())
+
+    def _log(self, _owner: str, job_id: str) -> None:
+        job = self._job(job_id)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for line in job.follow():
+            event = json.dumps({"timestamp": "2026-01-01T00:00:00.000Z", "data": line})
+            self.wfile.write(f"data: {event}\n\n".encode())
+            self.wfile.flush()
+        self.close_connection = True
+
+
+_KINDS = {"model": "", "dataset": "datasets/"}
+# A model's name, or a dataset's with its kind before it.
+_NAME = r"((?:datasets/)?(?!datasets/)[^/]+/[^/]+)"
+_API = rf"/api/(?:models/)?{_NAME}"
 _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", r"/api/repos/create", _Handler._create),
     ("POST", r"/api/validate-yaml", _Handler._validate_yaml),
-    ("GET", rf"/api/models/{_NAME}", _Handler._info_of_newest),
-    ("GET", rf"/api/models/{_NAME}/revision/(.+)", _Handler._info),
-    ("POST", rf"/api/models/{_NAME}/preupload/(.+)", _Handler._preupload),
+    ("GET", r"/api/whoami-v2", _Handler._whoami),
+    ("GET", r"/api/jobs/hardware", _Handler._hardware),
+    ("POST", r"/api/jobs/([^/]+)", _Handler._run_job),
+    ("GET", r"/api/jobs/([^/]+)/([^/]+)", _Handler._inspect),
+    ("GET", r"/api/jobs/([^/]+)/([^/]+)/logs", _Handler._log),
+    ("GET", rf"{_API}", _Handler._info_of_newest),
+    ("GET", rf"{_API}/revision/(.+)", _Handler._info),
+    ("POST", rf"{_API}/preupload/(.+)", _Handler._preupload),
     ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler._batch),
     ("PUT", r"/objects/(\w+)", _Handler._put),
-    ("POST", rf"/api/models/{_NAME}/commit/(.+)", _Handler._commit),
+    ("POST", rf"{_API}/commit/(.+)", _Handler._commit),
     ("HEAD", rf"/{_NAME}/resolve/([^/]+)/(.+)", _Handler._resolve),
     ("GET", rf"/{_NAME}/resolve/([^/]+)/(.+)", _Handler._resolve),
 ]

@@ -33,6 +33,7 @@ from textgen.errors import (
     UnreadableText,
     error_as_dict,
 )
+from textgen.job_commands import add_job_options
 from textgen.options import add_settings
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -118,6 +119,7 @@ def _add_train(verbs: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as a last line of JSON")
     _add_device(parser)
+    add_job_options(parser)
     add_settings(parser, "text", TextSettings)
     add_settings(parser, "model", ModelSettings, leave_out=("vocab_size",), choices={"cell": CELLS})
     add_settings(parser, "training", TrainingSettings)

@@ -28,6 +28,7 @@ from textgen.config import (
 )
 from textgen.errors import InvalidSetting, UnreadableText
 from textgen.files import cache_folder
+from textgen.job_commands import check_job_options, train_elsewhere
 from textgen.options import given_settings
 from textgen.terminal import (
     StatusLine,
@@ -50,6 +51,9 @@ _COUNTS = ("tokens", "chars", "bytes")
 
 def train(options: argparse.Namespace) -> int:
     """`textgen train`: exit status 0 also when Ctrl-C stopped it, since what was trained is kept."""
+    check_job_options(options)
+    if options.on is not None:
+        return train_elsewhere(options, _run_settings(options), _token(options))
     from textgen.jobs.training_run import resume_run, start_run
 
     line = StatusLine(sys.stderr)

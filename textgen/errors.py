@@ -439,6 +439,16 @@ class HubRefused(TextgenError, RuntimeError):
         super().__init__(repo=repo, host=host, reason=reason)
 
 
+class JobFailed(TextgenError, RuntimeError):
+    """A job on rented hardware that did not end well; `stage` is the last that the Hub names."""
+
+    code = "job_failed"
+    template = "The job ended as {stage}: {reason}. What it wrote is at {url}."
+
+    def __init__(self, stage: str, reason: str, url: str) -> None:
+        super().__init__(stage=stage, reason=reason, url=url)
+
+
 def error_as_dict(error: TextgenError) -> dict[str, Any]:
     """`error` as what JSON can hold: its code and its params."""
     plain = (str, int, float, bool, type(None))

@@ -124,7 +124,7 @@ def import_lines(texts: Sequence[ImportedText]) -> list[str]:
         parts += [" ".join(f"{script} {share:.0%}" for script, share in text.scripts[:3])] if text.scripts else []
         lines.append(", ".join(parts))
         lines += [str(text.problem)] if text.problem else []
-    return [_printable(line) for line in lines]
+    return [printable(line) for line in lines]
 
 
 class TrainingDisplay:
@@ -236,10 +236,11 @@ def _copied(found: Memorization) -> str:
 
 
 def _shortened(text: str, limit: int = 200) -> str:
-    flat = _printable(text.strip().replace("\n", " ⏎ "))
+    flat = printable(text.strip().replace("\n", " ⏎ "))
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """`text` with a mark in place of what a terminal would obey."""
     # An untrained model writes any byte, and names can hold any; a terminal would take some of them for commands.
     return "".join(c if c.isprintable() else "\ufffd" for c in text)

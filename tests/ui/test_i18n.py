@@ -68,6 +68,7 @@ EXAMPLES: list[errors.TextgenError] = [
     errors.HubGated("a/b", "huggingface.co"),
     errors.HubUnreachable("a/b", "huggingface.co", "no route to host"),
     errors.HubRefused("a/b", "huggingface.co", "HTTP 418"),
+    errors.JobFailed("ERROR", "exit code 1", "https://huggingface.co/jobs/a/1"),
 ]
 # Keys that are put together of a word and a choice: those of every choice, and no other.
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -242,10 +243,11 @@ def sentences_on_settings() -> Iterator[errors.TextgenError]:
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "7" for part in parts) or "7"
 
     root = Path(textgen.ui.__path__[0]).parent
-    for path in [*root.glob("*.py"), *(root / "jobs").glob("*.py"), *(root / "text").rglob("*.py")]:
+    below = [path for part in ("jobs", "hub", "text") for path in (root / part).rglob("*.py")]
+    for path in [*root.glob("*.py"), *below]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-            if name in ("InvalidSetting", "NoText") and path.name != "commands.py":
+            if name in ("InvalidSetting", "NoText") and path.name not in ("commands.py", "job_commands.py"):
                 assert isinstance(node, ast.Call)
                 field, given, needed = map(text_of, node.args)
                 if field not in NOT_ON_THE_PAGE and name == "InvalidSetting":

@@ -79,4 +79,8 @@ def _errors() -> dict[str, tuple[str, str]]:
             "{host} did not do this with {repo}: {reason}.",
             "{host} 未能处理 {repo}：{reason}。",
         ),
+        "error_job_failed": (
+            "The job ended as {stage}: {reason}. What it wrote is at {url}.",
+            "作业以 {stage} 结束：{reason}。其日志见 {url}。",
+        ),
     }

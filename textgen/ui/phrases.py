@@ -47,7 +47,7 @@ _WHOLE = {
     "keep or new, as the vocabulary of this model cannot be extended": "沿用模型的或重新训练；此模型的词表无法扩充",
     "USER/NAME, of letters, digits, “-”, “_” and “.”": "用户名/模型名，由字母、数字、“-”、“_”和“.”组成",
     "a new name: a model of another kind is there already": "一个新名称：已有同名的其他类型模型",
-    "a new name: a public model of this one is there already": "一个新名称：已有同名的公开模型",
+    "a new name: a public repository of this one is there already": "一个新名称：已有同名的公开仓库",
     "something else": "其他内容",
     "a branch, a tag or a commit": "分支、标签或提交",
     "a token of the Hub": "Hub 令牌",

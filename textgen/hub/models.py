@@ -2,42 +2,37 @@
 
 What is read from there is a short list of file names that hold data, never code; sizes are known before anything is
 downloaded, and a folder takes its place only when all of it has been read as a checkpoint.
-
-A token is handed to the client and nowhere else. `None` means the one that the machine is logged in with, `False` none.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from textgen.errors import (
-    BadCheckpoint,
-    CannotWrite,
-    HubForbidden,
-    HubGated,
-    HubNotFound,
-    HubRefused,
-    HubUnreachable,
-    InvalidSetting,
-    NoRoom,
-    TextgenError,
-)
+from textgen.errors import BadCheckpoint, InvalidSetting, NoRoom
 from textgen.files import explain_write_errors, replace_folder, write_atomically
+from textgen.hub.client import (
+    Token,
+    check_repo_id,
+    checked_token,
+    explained,
+    is_connection,
+    is_repo_id,
+    open_client,
+    writing_token,
+)
+from textgen.hub.repositories import file_names, make_repository, upload_files
 from textgen.limits import Limits
 from textgen.model.checkpoint import CARD, CONFIG, GENERATION, TOKENIZER, load_checkpoint, save_checkpoint
 from textgen.model.front_matter import join_card, split_card
@@ -48,17 +43,13 @@ from textgen.progress import Progress, ProgressCallback, ignore_progress
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-Token = str | bool | None
-
 # Above that a file needs support for large files, which not every way to a repository has.
 MAX_FILE_BYTES = 10_000_000
 ORIGIN = "hub"
 
 _COPY_INDEX = re.compile(r"copy_index(-\d{5}-of-\d{5})?\.bin")
-_TOKEN = re.compile(r"[!-~]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DAY_SECONDS = 86_400.0
-_MOST_REASON_CHARS = 200
 
 
 def push(
@@ -77,18 +68,20 @@ def push(
     `BadCheckpoint`, `InvalidSetting` for what cannot be a name or a token, for a public repository where a private one
     was asked for, and for one with a model of another kind; `HubForbidden`, `HubUnreachable`, `HubRefused`.
     """
-    _check_repo_id(repo_id)
-    token = _writing_token(token)
+    check_repo_id(repo_id)
+    token = writing_token(token)
     checkpoint = load_checkpoint(folder, limits=limits)
     card = hub_card(checkpoint.card or f"# {repo_id.partition('/')[2]}\n", checkpoint.lineage)
     with tempfile.TemporaryDirectory(prefix="textgen-") as temporary:
         ready = Path(temporary) / "model"
         save_checkpoint(ready, replace(checkpoint, card=card), weight_format="float16", max_file_bytes=MAX_FILE_BYTES)
-        api = _client(token, endpoint)
-        with _explained(repo_id, api.endpoint, token):
-            _make_repository(api, repo_id, private=private)
-            _check_replaceable(api, repo_id)
-            _upload(api, repo_id, sorted(ready.iterdir()), progress)
+        api = open_client(token, endpoint)
+        with explained(repo_id, api.endpoint, token):
+            prepare_model(api, repo_id, private=private)
+            files = {path.name: path for path in sorted(ready.iterdir())}
+            there = file_names(api, repo_id)
+            stale = [name for name in there if name not in files and (is_weights(name) or _COPY_INDEX.fullmatch(name))]
+            upload_files(api, repo_id, files, stale, "Push a model with Textgen Studio", progress=progress)
     return f"{api.endpoint}/{repo_id}"
 
 
@@ -115,12 +108,12 @@ def pull(
     and whatever `check` raises.
     """
     limits = limits or Limits()
-    _check_repo_id(repo_id)
+    check_repo_id(repo_id)
     if revision is not None and not (revision.isprintable() and 1 <= len(revision) <= 200):
         raise InvalidSetting("revision", revision, "a branch, a tag or a commit")
-    token = _checked_token(token)
-    api = _client(token, endpoint)
-    with _explained(repo_id if revision is None else f"{repo_id} ({revision})", api.endpoint, token):
+    token = checked_token(token)
+    api = open_client(token, endpoint)
+    with explained(repo_id if revision is None else f"{repo_id} ({revision})", api.endpoint, token):
         info = api.model_info(repo_id, revision=revision, files_metadata=True)
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):
@@ -138,6 +131,18 @@ def pull(
             (check or (lambda path: load_checkpoint(path, limits=limits)))(folder)
             replace_folder(out, lambda new: _move(folder, files, new))
     return commit
+
+
+def prepare_model(api: HfApi, repo_id: str, *, private: bool, field: str = "repo_id") -> None:
+    """Makes the repository of a model if need be, and sees that a checkpoint may go there.
+
+    Raises `InvalidSetting` for `field` where a public one is there and a `private` one was asked for, and for one with
+    weights that are no checkpoint of ours: they would be deleted. What the client raises is left as it is.
+    """
+    make_repository(api, repo_id, private=private, field=field)
+    names = file_names(api, repo_id)
+    if any(name.endswith((".safetensors", ".bin", ".pt", ".gguf")) for name in names) and TOKENIZER not in names:
+        raise InvalidSetting(field, repo_id, "a new name: a model of another kind is there already")
 
 
 def hub_card(card: str, lineage: Mapping[str, Any]) -> str:
@@ -164,86 +169,10 @@ def base_on_hub(lineage: Mapping[str, Any]) -> str | None:
     while isinstance(base, dict) and isinstance(base.get("lineage"), dict):
         origin = base["lineage"].get(ORIGIN)
         repo = origin.get("repo") if isinstance(origin, dict) else None
-        if isinstance(repo, str) and _is_repo_id(repo):
+        if isinstance(repo, str) and is_repo_id(repo):
             return repo
         base = base["lineage"].get("base")
     return None
-
-
-def _client(token: Token, endpoint: str | None) -> HfApi:
-    from huggingface_hub import HfApi  # slow to import
-
-    from textgen import __version__
-
-    return HfApi(endpoint=endpoint, token=token, library_name="textgen-studio", library_version=__version__)
-
-
-def _check_repo_id(repo_id: str) -> None:
-    if not _is_repo_id(repo_id):
-        raise InvalidSetting("repo_id", repo_id, "USER/NAME, of letters, digits, “-”, “_” and “.”")
-
-
-def _is_repo_id(text: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # for all to use, by its docs
-
-    try:
-        validate_repo_id(text)
-    except HFValidationError:
-        return False
-    return text.count("/") == 1
-
-
-def _checked_token(token: Token) -> Token:
-    """The token without what came along when it was copied. What no header can hold must not end up in an error."""
-    if not isinstance(token, str):
-        return token
-    if not _TOKEN.fullmatch(token.strip()):
-        raise InvalidSetting("token", "something else", "a token of the Hub")
-    return token.strip()
-
-
-def _writing_token(token: Token) -> str:
-    from huggingface_hub import get_token
-
-    found = get_token() if token in (None, True) else _checked_token(token)
-    if not isinstance(found, str):
-        raise InvalidSetting("token", "none", "a token of the Hub that may write")
-    return found
-
-
-def _make_repository(api: HfApi, repo_id: str, *, private: bool) -> None:
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    if private and not api.model_info(repo_id).private:
-        allowed = "a new name: a public model of this one is there already"
-        raise InvalidSetting("repo_id", repo_id, allowed)
-
-
-def _check_replaceable(api: HfApi, repo_id: str) -> None:
-    """Refuses a repository with weights that are no checkpoint of ours: they would be deleted."""
-    names = [item.rfilename for item in api.model_info(repo_id).siblings or []]
-    if any(name.endswith((".safetensors", ".bin", ".pt", ".gguf")) for name in names) and TOKENIZER not in names:
-        raise InvalidSetting("repo_id", repo_id, "a new name: a model of another kind is there already")
-
-
-def _upload(api: HfApi, repo_id: str, paths: Sequence[Path], progress: ProgressCallback) -> None:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
-
-    disable_progress_bars()  # of the client's own, on the terminal; it has no other way to tell
-    total, done = sum(path.stat().st_size for path in paths), 0
-    names = {path.name for path in paths}
-    there = [item.rfilename for item in api.model_info(repo_id).siblings or []]
-    stale = [name for name in there if name not in names and (is_weights(name) or _COPY_INDEX.fullmatch(name))]
-    operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
-    progress(Progress("uploading", 0.0, total / 1e6, "MB"))
-    for path in paths:
-        addition = CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=path)
-        api.preupload_lfs_files(repo_id, [addition], free_memory=False)
-        operations.append(addition)
-        done += path.stat().st_size
-        progress(Progress("uploading", done / 1e6, total / 1e6, "MB"))
-    api.create_commit(repo_id, operations, commit_message="Push a model with Textgen Studio")
 
 
 def _wanted(sizes: Mapping[str, int | None], limits: Limits) -> dict[str, int]:
@@ -365,7 +294,7 @@ def _kept_for_another_try(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_connection(error):
+        if not is_connection(error):
             shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
@@ -377,63 +306,3 @@ def _sweep(downloads: Path) -> None:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _DAY_SECONDS:
                 path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _explained(repo: str, endpoint: str, token: Token) -> Iterator[None]:
-    """Turns what the client raises into errors of ours."""
-    try:
-        yield
-    except TextgenError:
-        raise
-    except Exception as error:
-        # Not chained: whoever prints a chain prints what the client has said of its request.
-        raise _as_ours(error, repo, urlsplit(endpoint).netloc or endpoint, token) from None
-
-
-def _as_ours(error: BaseException, repo: str, host: str, token: Token) -> TextgenError:
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if isinstance(error, TextgenError):
-        return error
-    if isinstance(error, GatedRepoError):
-        return HubGated(repo, host)
-    if isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError)):
-        return HubNotFound(repo, host)
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        if status in (401, 403):
-            return HubForbidden(repo, host)
-        if status == 404:
-            return HubNotFound(repo, host)
-        reason = _one_line(error.server_message or f"HTTP {status}", token)
-        return HubUnreachable(repo, host, reason) if status >= 500 else HubRefused(repo, host, reason)
-    # The client says of some failures only that there was one; what it was is the error behind.
-    if isinstance(error.__cause__, (HfHubHTTPError, TextgenError)):
-        return _as_ours(error.__cause__, repo, host, token)
-    if _is_connection(error):
-        return HubUnreachable(repo, host, _one_line(str(error.__cause__ or error) or type(error).__name__, token))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-        return CannotWrite(str(error.filename or repo), error.strerror or os.strerror(error.errno))
-    return HubRefused(repo, host, _one_line(str(error) or type(error).__name__, token))
-
-
-def _is_connection(error: BaseException) -> bool:
-    """Whether another try may do better: no connection, one that broke, a server in trouble."""
-    from httpx2 import TransportError
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code >= 500
-    if isinstance(error, LocalEntryNotFoundError):
-        return not isinstance(error.__cause__, HfHubHTTPError) or _is_connection(error.__cause__)
-    cause = error.__cause__
-    broken = isinstance(error, OSError) and error.errno is None and not isinstance(error, TextgenError)
-    return isinstance(error, (TransportError, ConnectionError)) or broken or isinstance(cause, TransportError)
-
-
-def _one_line(text: str, token: Token) -> str:
-    line = " ".join(text.split()).rstrip(".")
-    if isinstance(token, str):
-        line = line.replace(token, "…")
-    return line if len(line) <= _MOST_REASON_CHARS else line[:_MOST_REASON_CHARS] + "…"
