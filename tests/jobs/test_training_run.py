@@ -21,7 +21,6 @@ from textgen.errors import (
     InvalidSetting,
     MissingFile,
     NoText,
-    NotFound,
     TextgenError,
     TrainingDiverged,
 )
@@ -369,7 +368,7 @@ def test_a_run_that_ended_early_says_so_and_stays_ended(
     [
         ({"files": ()}, InvalidSetting),
         ({"training": {"window": 10}}, InvalidSetting),
-        ({"base": "/nowhere"}, NotFound),
+        ({"base": "/nowhere"}, InvalidSetting),
     ],
 )
 def test_what_can_be_known_before_is_told_before_there_is_a_folder(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from textgen.config import RunSettings, TextSettings, TrainingSettings, parse_settings, read_settings_file
-from textgen.errors import BadCheckpoint, InvalidSetting, MissingFile, NotText, TextgenError
+from textgen.errors import InvalidSetting, MissingFile, NotText, TextgenError
 from textgen.model.checkpoint import load_checkpoint
 from textgen.remote.bundle import is_bundle_file, make_bundle, safe_name
 
@@ -79,7 +79,7 @@ def test_a_base_goes_along_as_it_is_and_alone(tmp_path: Path, out: Path) -> None
         ({"files": ("gone.txt",)}, MissingFile),
         ({"files": ("binary.txt",)}, NotText),
         ({"heldout_files": ("gone.txt",)}, MissingFile),
-        ({"base": "gone"}, BadCheckpoint),
+        ({"base": "gone"}, InvalidSetting),
     ],
 )
 def test_what_cannot_be_trained_on_is_found_out_here(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from textgen.config import RunSettings
-from textgen.errors import BadCorpus, NotFound
+from textgen.errors import BadCorpus, InvalidSetting
 from textgen.files import write_atomically
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import run_of
@@ -58,12 +58,12 @@ class Base:
 
 
 def open_base(settings: RunSettings, *, limits: Limits | None = None) -> Base | None:
-    """The base that `settings` name; raises `NotFound`, `BadCheckpoint` or `BadTokenizer`."""
+    """The base that `settings` name; raises `InvalidSetting`, `BadCheckpoint` or `BadTokenizer`."""
     if settings.base is None:
         return None
     path = Path(settings.base)
     if not path.exists():
-        raise NotFound("model", run_of(path).name, "")
+        raise InvalidSetting("base", run_of(path).name, "a checkpoint or a run that is there")
     return Base(path, *open_checkpoint(path, limits=limits))
 
 

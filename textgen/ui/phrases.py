@@ -66,6 +66,7 @@ _WHOLE = {
     "the file is not the one that config.json names": "与 config.json 所指的文件不一致",
     "of another run or damaged": "属于其他任务或已损坏",
     "a model without an index": "没有索引的模型",
+    "a checkpoint or a run that is there": "现有的检查点或任务",
     "one that no waiting run starts from": "没有等待中的任务以其为起点的任务",
     "models with an index of their training text; textgen index makes one": (
         "带有训练文本索引的模型；可用命令 textgen index 生成"
