@@ -165,7 +165,7 @@ def test_the_version_is_told(cli: Cli) -> None:
         ("train --resume full --window 5", "resume: window beside it was given"),
         ("train --resume full --preset quick", "resume: preset beside it was given"),
         ("generate", "--checkpoint"),
-        ("generate --checkpoint gone", "base: gone was given"),
+        ("generate --checkpoint gone", "gone, folder: there is no such folder"),
         ("generate --checkpoint full", "config.json, file: missing"),
         ("generate --checkpoint text.txt", "text.txt, folder"),
         ("generate --checkpoint gone --temperature 9", "temperature: 9.0 was given; allowed: at most 5.0"),
