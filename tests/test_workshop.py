@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.grammar import make_text
 from textgen.cli import main
-from textgen.errors import InvalidSetting, NoRoom, NotFound
+from textgen.errors import BadCheckpoint, InvalidSetting, NoRoom, NotFound
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
 from textgen.limits import Limits
@@ -525,5 +525,5 @@ class TestEstimate:
 
     def test_what_is_wrong_is_a_sentence(self, workshop: Workshop) -> None:
         upload = workshop.uploads.receive([], "Some words to learn.", ANNA)
-        with pytest.raises(InvalidSetting, match="base: gone was given"):
+        with pytest.raises(BadCheckpoint, match="gone, folder: there is no such folder"):
             workshop.estimate(upload.upload_id, RunRequest(base=Path("gone")), ANNA)
