@@ -28,7 +28,7 @@ class Launcher:
 
     def __init__(self, *, limits: Limits, threads: int | None = None, niceness: int = 0) -> None:
         self._limits = limits
-        self._threads = threads or _usable_cores()
+        self._threads = threads or usable_cores()
         self._niceness = niceness
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
@@ -95,14 +95,20 @@ class Launcher:
 
 
 def kill_process(identity: ProcessIdentity) -> None:
-    """Ends a process of this machine and waits until it is gone."""
+    """Ends a process of this machine with all that it has started, and waits until they are gone."""
     process = identity.process() if identity.is_here else None
     if process is None or process.pid == os.getpid():
         return
+    family = [process]
     with suppress(psutil.Error):
-        process.kill()
-        process.wait(_KILL_SECONDS)
+        family += process.children(recursive=True)
+    for member in family:
+        # The eldest first, or torchrun would start anew what ends.
+        with suppress(psutil.Error):
+            member.kill()
+    psutil.wait_procs(family, _KILL_SECONDS)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Processor cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
