@@ -107,7 +107,7 @@ def _train_together(torchrun: Any, options: argparse.Namespace, line: StatusLine
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
         supervisor = Supervisor(Path(folder))
         with _stopping_on_interrupt(supervisor.stop, line):
-            supervisor.run(torchrun.command(["-m", "textgen", *options.given]), torchrun.environment(os.environ))
+            supervisor.run(torchrun.command("textgen", options.given), torchrun.environment(os.environ))
     return 0
 
 

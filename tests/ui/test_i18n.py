@@ -46,6 +46,8 @@ EXAMPLES: list[errors.TextgenError] = [
     errors.NoRoom(1_000_000, 500_000_000),
     errors.CannotStart("no such program"),
     errors.OutOfMemory(16, 48),
+    errors.Abandoned(),
+    errors.ProcessesEnded(),
     errors.HoldsNoText("a.txt"),
     errors.PicturesOfText("a.pdf"),
     errors.DamagedFile("a.docx", "DOCX"),

@@ -53,8 +53,8 @@ class Torchrun:
         if self.nnodes > 1:
             self._endpoint()
 
-    def command(self, arguments: Sequence[str]) -> list[str]:
-        """The call that lets each process run `python ARGUMENTS`, where the first of these is -m."""
+    def command(self, module: str, arguments: Sequence[str]) -> list[str]:
+        """The call that lets each process run `python -m MODULE ARGUMENTS`."""
         call = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(self.nnodes)]
         call += ["--nproc-per-node", str(self.nproc_per_node), "--max-restarts", str(self.max_restarts)]
         if self.nnodes == 1:
@@ -63,7 +63,8 @@ class Torchrun:
             # The static way keeps to --node-rank, so that rank 0 is where its user sits.
             call += ["--rdzv-backend", "static", "--rdzv-endpoint", str(self.rdzv_endpoint)]
             call += ["--node-rank", str(self.node_rank)]
-        return [*call, "--local-addr", self._local_address(), *arguments]
+        # Without the dashes torchrun would take some of the arguments for short forms of its own.
+        return [*call, "--local-addr", self._local_address(), "-m", "--", module, *arguments]
 
     def environment(self, inherited: Mapping[str, str], *, threads: int | None = None) -> dict[str, str]:
         """That of this process, and what the others need beside it.

@@ -150,7 +150,7 @@ def _train(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) 
 def _train_together(processes: int, folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> None:
     """Lets torchrun start that many processes, and stays to answer for them."""
     torchrun = Torchrun(nproc_per_node=processes)
-    arguments = ["-m", "textgen.jobs.rank", "--run", str(folder.path.absolute()), "--device", entry.device]
+    arguments = ["--run", str(folder.path.absolute()), "--device", entry.device]
     arguments += ["--limits", limits.to_json(), "--max-minutes", str(float(entry.task["max_minutes"]))]
     if entry.task.get("longer"):
         arguments += ["--longer", json.dumps(entry.task["longer"])]
@@ -158,7 +158,9 @@ def _train_together(processes: int, folder: RunFolder, entry: QueueEntry, watch:
         supervisor = Supervisor(Path(own))
         watch.attach(supervisor.stop)
         try:
-            supervisor.run(torchrun.command(arguments), torchrun.environment(os.environ, threads=_threads()))
+            supervisor.run(
+                torchrun.command("textgen.jobs.rank", arguments), torchrun.environment(os.environ, threads=_threads())
+            )
         except Abandoned:
             if watch.asked is None:
                 raise

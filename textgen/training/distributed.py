@@ -13,6 +13,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from textgen.config import DeviceName
@@ -21,6 +22,8 @@ from textgen.model.language_model import LanguageModel
 from textgen.model.state import RecurrentState
 from textgen.training.device import choose_device
 
+# Until all have started, on all hosts.
+_JOIN = timedelta(minutes=10)
 # The others wait as long while rank 0 reads a large text. That a process has died is seen at once, by its connection.
 _WAIT = timedelta(hours=12)
 # Numbers in an exchange, one of which says that a rank gives up. All are of one size, so that any two can meet.
@@ -171,8 +174,13 @@ def join_ranks(environment: Mapping[str, str], device: DeviceName = "auto") -> t
         device = "cpu"
     # Exchanges are of numbers in memory: by gloo also where gradients go by nccl, and so without waiting for a device.
     backend = "cpu:gloo,cuda:nccl" if device in ("auto", "cuda") else "gloo"
-    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    dist.init_process_group(backend, rank=rank, world_size=size, timeout=_WAIT)
+    store, rank, size = next(rendezvous("env://", timeout=_JOIN))
+    # The store outlives its processes, and with it the addresses of those that torchrun has replaced.
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
+    store.set(f"started-{rank}", "")
+    store.wait([f"started-{other}" for other in range(size)], _JOIN)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_WAIT)
     ranks = Ranks(rank, size)
     try:
         _take_device(choose_device(device), environment)
