@@ -410,6 +410,7 @@ def serve(options: argparse.Namespace) -> int:
     from textgen.limits import limits_from
     from textgen.ui.server import people_from, serve_forever, training_folder
 
+    Torchrun(nproc_per_node=1 if options.nproc_per_node is None else options.nproc_per_node).check()
     if not 1 <= options.port <= 65_535:
         raise InvalidSetting("port", options.port, "1 to 65535")
     for folder in options.models or []:
@@ -420,7 +421,6 @@ def serve(options: argparse.Namespace) -> int:
     people = people_from(os.environ, runs)
     limits = limits_from(os.environ, shared=people.shared)
     if options.nproc_per_node is not None:
-        Torchrun(nproc_per_node=options.nproc_per_node).check()
         limits = replace(limits, training_processes=options.nproc_per_node)
     serve_forever(
         folders,

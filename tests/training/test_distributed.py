@@ -270,7 +270,7 @@ def test_a_longer_training_is_longer_for_all(make_trainer: MakeTrainer) -> None:
 
 
 def test_without_torchrun_there_is_nobody_to_join() -> None:
-    ranks, device = join_ranks({}, "cpu")
+    ranks, device = join_ranks({"RANK": "1", "WORLD_SIZE": "2"}, "cpu")
     assert (ranks.alone, ranks.leads, device) == (True, True, "cpu")
     assert ranks.exchange(1.0, 2.0) == [1.0, 2.0]
     ranks.abandon()

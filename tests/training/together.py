@@ -45,7 +45,13 @@ def run_ranks(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
 def _run(rank: int, size: int, port: int, work: Callable[[Ranks], Any], pipe: Connection) -> None:
     torch.set_num_threads(1)
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    told |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size)}
+    told |= {
+        "TORCHELASTIC_RUN_ID": "test",
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(size),
+    }
     os.environ.update(told)
     try:
         ranks, _ = join_ranks(os.environ, "cpu")

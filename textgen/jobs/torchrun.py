@@ -107,7 +107,7 @@ class Torchrun:
 
 def launched_by_torchrun(environment: Mapping[str, str]) -> bool:
     """Whether this process is one of those that `torchrun` starts."""
-    return "RANK" in environment and "WORLD_SIZE" in environment
+    return "TORCHELASTIC_RUN_ID" in environment
 
 
 def restarts(environment: Mapping[str, str]) -> int:

@@ -110,8 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # On a full disk the row stays; whoever looks after the queue next sees that this process has ended.
         with suppress(CannotWrite):
             store.release(entry.run_id, options.claim)
-            # The next one inherits how nice this process is, and trains with as many threads.
-            JobManager(options.runs, device=entry.device, limits=limits, threads=_threads(), niceness=0).dispatch()
+            # The next one inherits how nice this process is, and trains with as many threads. It may be this very run:
+            # taken up again after its last word, while its place in the queue was still this process's.
+            JobManager(options.runs, device=entry.device, limits=limits, threads=_threads(), niceness=0).recover()
 
 
 def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> int:

@@ -168,7 +168,7 @@ def join_ranks(environment: Mapping[str, str], device: DeviceName = "auto") -> t
     By gloo on processors; on CUDA devices, one for each process of a host, by nccl. Without torchrun there is nobody to
     join. Raises `InvalidSetting` for a device that is not there, or not for each of the processes.
     """
-    if int(environment.get("WORLD_SIZE") or 1) == 1:
+    if "TORCHELASTIC_RUN_ID" not in environment or int(environment["WORLD_SIZE"]) == 1:
         return Ranks(), device
     if device == "auto" and not torch.cuda.is_available():
         device = "cpu"
