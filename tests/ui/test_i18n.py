@@ -231,6 +231,7 @@ def test_settings_of_training_are_called_by_their_labels(field: str, english: st
 
 # Of what people do elsewhere: from the command line, with files of settings, in code.
 NOT_ON_THE_PAGE = {"address", "config", "device", "name", "out", "position", "resume", "state", "token id"}
+NOT_ON_THE_PAGE |= {"max_restarts", "nnodes", "node_rank", "rdzv_endpoint"}
 ENGLISH = re.compile(r"[A-Za-z]{2,}[ ,;]+[A-Za-z]{2,}")
 
 
@@ -244,7 +245,8 @@ def sentences_on_settings() -> Iterator[errors.TextgenError]:
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "7" for part in parts) or "7"
 
     root = Path(textgen.ui.__path__[0]).parent
-    for path in [*root.glob("*.py"), *(root / "jobs").glob("*.py"), *(root / "text").rglob("*.py")]:
+    distributed = root / "training" / "distributed.py"
+    for path in [*root.glob("*.py"), *(root / "jobs").glob("*.py"), *(root / "text").rglob("*.py"), distributed]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
             if name in ("InvalidSetting", "NoText") and path.name != "commands.py":

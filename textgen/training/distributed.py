@@ -170,10 +170,11 @@ def join_ranks(environment: Mapping[str, str], device: DeviceName = "auto") -> t
     """
     if "TORCHELASTIC_RUN_ID" not in environment or int(environment["WORLD_SIZE"]) == 1:
         return Ranks(), device
-    if device == "auto" and not torch.cuda.is_available():
+    with_cuda = device in ("auto", "cuda") and torch.cuda.is_available()
+    if device == "auto" and not with_cuda:
         device = "cpu"
     # Exchanges are of numbers in memory: by gloo also where gradients go by nccl, and so without waiting for a device.
-    backend = "cpu:gloo,cuda:nccl" if device in ("auto", "cuda") else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if with_cuda else "gloo"
     store, rank, size = next(rendezvous("env://", timeout=_JOIN))
     # The store outlives its processes, and with it the addresses of those that torchrun has replaced.
     attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
