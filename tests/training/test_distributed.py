@@ -237,6 +237,15 @@ def test_a_rank_that_gives_up_lets_the_others_go(make_trainer: MakeTrainer) -> N
     assert run_ranks(3, work) == ["why", "abandoned", "abandoned"]
 
 
+def test_nobody_leaves_before_all_are_done(tmp_path: Path) -> None:
+    def work(ranks: Ranks) -> list[str]:
+        (tmp_path / f"done-{ranks.rank}").touch()
+        ranks.part()
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    assert run_ranks(3, work) == [["done-0", "done-1", "done-2"]] * 3
+
+
 def test_ranks_are_timed_together(make_trainer: MakeTrainer) -> None:
     def work(ranks: Ranks) -> tuple[int, float]:
         trainer = make_trainer(ranks=ranks)

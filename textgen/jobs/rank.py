@@ -112,6 +112,7 @@ def joined(environment: Mapping[str, str], device: DeviceName) -> Iterator[Rank]
     try:
         ranks, device = join_ranks(environment, device)
         yield Rank(ranks, device, supervised, restarts(environment) > 0)
+        ranks.part()
     except TextgenError as error:
         if not isinstance(error, Abandoned):
             ranks.abandon()

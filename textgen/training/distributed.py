@@ -112,6 +112,20 @@ class Ranks:
         self.exchange()
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
+    def part(self) -> None:
+        """Waits until all have come so far. All call it, before they leave.
+
+        Who left at once would break off the connection by which another may still receive.
+        """
+        try:
+            self.exchange()
+        except Abandoned:
+            raise
+        except RuntimeError as error:
+            if not is_lost_rank(error):
+                raise
+            # All that was to be done together is done.
+
     def close(self) -> None:
         """Leaves the group."""
         if not self.alone:
