@@ -154,6 +154,7 @@ def test_a_wrong_token_is_told_and_not_shown(cli: Cli, hub: Hub, monkeypatch: py
         (("a.txt", *HERE, "--estimate"), "on: --estimate beside it was given"),
         (("a.txt", "--on", "hf-jobs"), "push_to: nothing was given; allowed: where the model goes"),
         (("a.txt", "--on", "elsewhere"), "invalid choice: 'elsewhere'"),
+        ((*HERE, "--nproc-per-node", "2"), "on: several processes beside it was given"),
         ((*HERE,), "files: none was given"),
         (("a.txt", *HERE, "--steps", "5"), "timeout: nothing was given; allowed: a time like 3h"),
         (("a.txt", *HERE, "--flavor", ""), "flavor: '' was given"),

@@ -53,6 +53,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C."""
     options = build_parser().parse_args(arguments)
+    options.given = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that cannot show a character must not end the program.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -120,6 +121,7 @@ def _add_train(verbs: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as a last line of JSON")
     _add_device(parser)
     add_job_options(parser)
+    _add_torchrun(parser)
     add_settings(parser, "text", TextSettings)
     add_settings(parser, "model", ModelSettings, leave_out=("vocab_size",), choices={"cell": CELLS})
     add_settings(parser, "training", TrainingSettings)
@@ -253,6 +255,9 @@ def _add_serve(verbs: Any) -> None:
     parser.add_argument("--models", type=Path, action="append", metavar="DIR", help="folder of checkpoints or runs")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where training runs are kept; default: runs")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument(
+        "--nproc-per-node", type=int, metavar="N", help="processes that train a run together, at most; default 1"
+    )
     _add_device(parser)
     _add_backend(parser)
     parser.set_defaults(run=commands.serve)
@@ -291,6 +296,19 @@ def _add_repository(parser: argparse.ArgumentParser) -> None:
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=_DEVICES, default="auto", help="where to compute")
+
+
+def _add_torchrun(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "several processes", "They share the streams of each batch; torchrun starts them."
+    )
+    group.add_argument("--nproc-per-node", type=int, default=1, metavar="N", help="processes on each host (default 1)")
+    group.add_argument("--nnodes", type=int, default=1, metavar="M", help="hosts that share the folder (default 1)")
+    group.add_argument("--node-rank", type=int, default=0, metavar="R", help="which host this is, from 0 (default 0)")
+    group.add_argument("--rdzv-endpoint", metavar="HOST:PORT", help="where host 0 is found, with --nnodes")
+    group.add_argument(
+        "--max-restarts", type=int, default=3, metavar="K", help="go on from the last save so often (default 3)"
+    )
 
 
 def _add_backend(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import exp, isfinite
 from pathlib import Path
 from types import FrameType
@@ -54,29 +54,64 @@ def train(options: argparse.Namespace) -> int:
     check_job_options(options)
     if options.on is not None:
         return train_elsewhere(options, _run_settings(options), _token(options))
-    from textgen.jobs.training_run import resume_run, start_run
+    from textgen.jobs.torchrun import launched_by_torchrun
 
     line = StatusLine(sys.stderr)
-    if options.resume is not None:
-        longer = _check_resume(options)
-        run = resume_run(options.resume, longer=longer, device=options.device, progress=line.progress)
-    elif options.estimate:
+    if options.resume is None and not options.estimate and options.out is None:
+        raise InvalidSetting("out", "nothing", "a folder for the run: --out DIR")
+    torchrun = _torchrun(options)
+    if torchrun.world_size > 1 and not launched_by_torchrun(os.environ):
+        return _train_together(torchrun, options, line)
+    if options.resume is None and options.estimate:
         return _estimate(options, line)
-    else:
-        if options.out is None:
-            raise InvalidSetting("out", "nothing", "a folder for the run: --out DIR")
-        settings = _run_settings(options)
-        run = start_run(options.out, settings, device=options.device, progress=line.progress)
-    for sentence in [*report_lines(run.corpus.reports), *filter(None, [run.corpus.note])]:
+    from textgen.jobs.rank import joined
+
+    with joined(os.environ, options.device) as rank:
+        if options.resume is not None:
+            run = rank.resume(options.resume, longer=_check_resume(options), progress=line.progress)
+        else:
+            run = rank.start(options.out, _run_settings(options), progress=line.progress)
+        with _stopping_on_interrupt(run.stop, line) if rank.ranks.alone else rank.obeying(run):
+            _show(run, TrainingDisplay(line, show_samples=not options.quiet) if rank.leads else None, line)
+        if rank.leads:
+            folder = options.resume or options.out
+            line.print(f"The run is in {folder}. Try it: textgen generate --checkpoint {folder}")
+            if options.json:
+                _write_line(json.dumps(_result(run.trainer)))
+    return 0
+
+
+def _show(run: Any, display: TrainingDisplay | None, line: StatusLine) -> None:
+    """Trains, and shows that where there is a `display`."""
+    for sentence in [*report_lines(run.corpus.reports), *filter(None, [run.corpus.note])] if display else []:
         line.print(sentence)
-    display = TrainingDisplay(line, show_samples=not options.quiet)
-    with _stopping_on_interrupt(run.stop, line):
-        for event in run.events():
+    for event in run.events():
+        if display is not None:
             display.show(event)
-    folder = options.resume or options.out
-    line.print(f"The run is in {folder}. Try it: textgen generate --checkpoint {folder}")
-    if options.json:
-        _write_line(json.dumps(_result(run.trainer)))
+
+
+def _torchrun(options: argparse.Namespace) -> Any:
+    """The call of torchrun that the options ask for, checked."""
+    from textgen.jobs.torchrun import Torchrun
+
+    names = ("nproc_per_node", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
+    torchrun = Torchrun(**{name: getattr(options, name) for name in names})
+    torchrun.check()
+    if torchrun.world_size > 1 and options.estimate:
+        raise InvalidSetting("estimate", f"--estimate with {torchrun.world_size} processes", "one process")
+    return torchrun
+
+
+def _train_together(torchrun: Any, options: argparse.Namespace, line: StatusLine) -> int:
+    """Lets torchrun run this very command in every process, and answers for them."""
+    from textgen.jobs.supervision import Supervisor
+
+    if options.resume is not None:
+        _check_resume(options)
+    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+        supervisor = Supervisor(Path(folder))
+        with _stopping_on_interrupt(supervisor.stop, line):
+            supervisor.run(torchrun.command("textgen", options.given), torchrun.environment(os.environ))
     return 0
 
 
@@ -379,9 +414,11 @@ def runs(options: argparse.Namespace) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """`textgen serve`: the app, until Ctrl-C."""
+    from textgen.jobs.torchrun import Torchrun
     from textgen.limits import limits_from
     from textgen.ui.server import people_from, serve_forever, training_folder
 
+    Torchrun(nproc_per_node=1 if options.nproc_per_node is None else options.nproc_per_node).check()
     if not 1 <= options.port <= 65_535:
         raise InvalidSetting("port", options.port, "1 to 65535")
     for folder in options.models or []:
@@ -390,11 +427,14 @@ def serve(options: argparse.Namespace) -> int:
     runs = training_folder(os.environ, Path(), options.runs)
     folders = [*(options.models or [Path("checkpoints")]), *([runs] if runs is not None else [])]
     people = people_from(os.environ, runs)
+    limits = limits_from(os.environ, shared=people.shared)
+    if options.nproc_per_node is not None:
+        limits = replace(limits, training_processes=options.nproc_per_node)
     serve_forever(
         folders,
         runs=runs,
         people=people,
-        limits=limits_from(os.environ, shared=people.shared),
+        limits=limits,
         host=options.host,
         port=options.port,
         device=options.device,

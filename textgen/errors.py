@@ -218,6 +218,20 @@ class OutOfMemory(TextgenError, RuntimeError):
         super().__init__(rows=rows, window=window)
 
 
+class Abandoned(TextgenError, RuntimeError):
+    """Another rank met an error of ours, tells it, and lets the others end too."""
+
+    code = "abandoned"
+    template = "Another of the processes that train this run has given up; it says why."
+
+
+class ProcessesEnded(TextgenError, RuntimeError):
+    """`torchrun` gave up on the processes that train a run together."""
+
+    code = "processes_ended"
+    template = "The processes that train this run ended before they were done; what they saved last is kept."
+
+
 class HoldsNoText(TextgenError, ValueError):
     """A file without one visible character."""
 

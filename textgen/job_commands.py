@@ -42,6 +42,8 @@ def check_job_options(options: argparse.Namespace) -> None:
         return
     for name in filter(lambda name: getattr(options, name), _LOCAL_OPTIONS):
         raise InvalidSetting("on", f"{_flag(name)} beside it", f"a new run, which goes to the Hub: no {_flag(name)}")
+    if options.nproc_per_node != 1 or options.nnodes != 1:
+        raise InvalidSetting("on", "several processes beside it", "one process: no --nproc-per-node, no --nnodes")
     if options.push_to is None:
         raise InvalidSetting("push_to", "nothing", "where the model goes: --push-to USER/NAME")
 

@@ -31,6 +31,7 @@ class Limits:
     max_hub_bytes: int = 8_000_000_000
     max_runs_training_per_device: int = 1
     training_niceness: int = 15
+    training_processes: int = 1
     max_queued_runs: int = 1_000
     max_queued_runs_per_person: int = 8
     max_runs_per_person: int = 200

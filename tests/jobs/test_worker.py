@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.jobs.conftest import DEADLINE_SECONDS
+from tests.jobs.conftest import DEADLINE_SECONDS, wait_for_state
 from textgen.config import RunSettings, update_settings
 from textgen.jobs import worker
 from textgen.jobs.manager import JobManager, open_queue
@@ -253,6 +253,26 @@ def test_a_claim_that_has_gone_starts_nothing(
     arguments = ["--runs", str(manager.root), "--run", run.path.name, "--claim", "another"]
     assert worker.main(arguments) == worker.NOT_CLAIMED
     assert state(run) == "queued"
+
+
+def test_a_run_taken_up_before_its_worker_has_left_is_not_lost(
+    manager: JobManager,
+    quick: RunSettings,
+    start: Callable[[JobManager], BaseProcess],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = submit(manager, quick)
+    work = worker._work
+
+    def and_again(*arguments: Any) -> int:
+        status = work(*arguments)
+        manager.resume(run.path.name, longer={"steps": 5})
+        return status
+
+    monkeypatch.setattr(worker, "_work", and_again)
+    assert finish(start(manager)) == 0
+    assert quick.training.steps is not None
+    assert wait_for_state(manager, run.path.name, "finished").status.step == quick.training.steps + 5
 
 
 def test_a_bug_is_told_as_one(

@@ -12,6 +12,7 @@ from textgen.config import ModelSettings, TrainingSettings
 from textgen.model import LanguageModel
 from textgen.text.corpus import StreamBatches
 from textgen.training.device import DeviceChoice
+from textgen.training.distributed import Ranks
 from textgen.training.trainer import HeldOut, Trainer
 
 VOCAB = 40
@@ -50,6 +51,7 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
         sampler: Any = None,
         kept: HeldOut | None = None,
         tuned: bool = False,
+        ranks: Ranks | None = None,
         **changes: Any,
     ) -> Trainer:
         defaults: dict[str, Any] = {"steps": 12, "batch_size": 4, "window": 10, "evaluations": 3, "seed": 5}
@@ -78,6 +80,7 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
             tuned=tuned,
             sampler=sampler,
             clock=clock or ManualClock(0.01),
+            ranks=ranks,
         )
 
     return make

@@ -46,6 +46,8 @@ EXAMPLES: list[errors.TextgenError] = [
     errors.NoRoom(1_000_000, 500_000_000),
     errors.CannotStart("no such program"),
     errors.OutOfMemory(16, 48),
+    errors.Abandoned(),
+    errors.ProcessesEnded(),
     errors.HoldsNoText("a.txt"),
     errors.PicturesOfText("a.pdf"),
     errors.DamagedFile("a.docx", "DOCX"),
@@ -230,6 +232,7 @@ def test_settings_of_training_are_called_by_their_labels(field: str, english: st
 
 # Of what people do elsewhere: from the command line, with files of settings, in code.
 NOT_ON_THE_PAGE = {"address", "config", "device", "name", "out", "position", "resume", "state", "token id"}
+NOT_ON_THE_PAGE |= {"max_restarts", "nnodes", "node_rank", "rdzv_endpoint"}
 ENGLISH = re.compile(r"[A-Za-z]{2,}[ ,;]+[A-Za-z]{2,}")
 
 
@@ -244,7 +247,7 @@ def sentences_on_settings() -> Iterator[errors.TextgenError]:
 
     root = Path(textgen.ui.__path__[0]).parent
     below = [path for part in ("jobs", "hub", "text") for path in (root / part).rglob("*.py")]
-    for path in [*root.glob("*.py"), *below]:
+    for path in [*root.glob("*.py"), *below, root / "training" / "distributed.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
             if name in ("InvalidSetting", "NoText") and path.name not in ("commands.py", "job_commands.py"):

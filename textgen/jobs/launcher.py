@@ -18,6 +18,7 @@ from textgen.jobs.run_folder import RunFolder
 from textgen.limits import Limits
 
 _KILL_SECONDS = 10.0
+_WORKER = "textgen.jobs.worker"
 
 
 class Launcher:
@@ -28,7 +29,7 @@ class Launcher:
 
     def __init__(self, *, limits: Limits, threads: int | None = None, niceness: int = 0) -> None:
         self._limits = limits
-        self._threads = threads or _usable_cores()
+        self._threads = threads or usable_cores()
         self._niceness = niceness
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
@@ -36,7 +37,7 @@ class Launcher:
     def start(self, folder: RunFolder, claim: str) -> None:
         """Starts the worker of a claimed run; what it writes goes to the run's log. Raises `OSError`."""
         root = folder.path.parent
-        command = [sys.executable, "-m", "textgen.jobs.worker"]
+        command = [sys.executable, "-m", _WORKER]
         command += ["--runs", str(root), "--run", folder.path.name, "--claim", claim]
         command += ["--limits", self._limits.to_json(), "--niceness", str(self._niceness)]
         with folder.log.open("ab") as log:
@@ -95,14 +96,28 @@ class Launcher:
 
 
 def kill_process(identity: ProcessIdentity) -> None:
-    """Ends a process of this machine and waits until it is gone."""
+    """Ends a process of this machine with the ranks that it has started, and waits until they are gone."""
     process = identity.process() if identity.is_here else None
     if process is None or process.pid == os.getpid():
         return
+    family = _with_ranks(process)
+    for member in family:
+        # The eldest first, or torchrun would start anew what ends.
+        with suppress(psutil.Error):
+            member.kill()
+    psutil.wait_procs(family, _KILL_SECONDS)
+
+
+def _with_ranks(process: psutil.Process) -> list[psutil.Process]:
+    """The process, torchrun below it and the ranks below that; not the worker of the next run, which is on its own."""
+    family = [process]
     with suppress(psutil.Error):
-        process.kill()
-        process.wait(_KILL_SECONDS)
+        for child in process.children():
+            if _WORKER not in child.cmdline():
+                family += _with_ranks(child)
+    return family
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Processor cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -39,9 +39,11 @@ _RESERVE_BYTES = 16_384
 
 
 class RunFolder:
-    """Reads and writes one run's files."""
+    """Reads and writes one run's files. `process` is the one that status.json names; by default this very process."""
 
-    def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, *, wall_clock: Callable[[], float] = time.time, process: ProcessIdentity | None = None
+    ) -> None:
         self.path = path
         self.config = path / "config.json"
         self.about = path / "about.json"
@@ -59,6 +61,7 @@ class RunFolder:
         self._lock = path / ".lock"
         self._reserve = path / ".reserve"
         self._wall_clock = wall_clock
+        self._process = process
 
     def lock(self, field: str) -> BaseFileLock:
         """Claims the folder until the lock is released or its process ends, however it ends.
@@ -103,8 +106,9 @@ class RunFolder:
         return parse_settings(RunSettings, read_settings_file(self.config))
 
     def write_status(self, state: RunState, **details: Any) -> None:
-        """Replaces status.json; this process is then the one that it names."""
-        self.replace_status(RunStatus(state, self._wall_clock(), ProcessIdentity.current(), details))
+        """Replaces status.json."""
+        process = self._process or ProcessIdentity.current()
+        self.replace_status(RunStatus(state, self._wall_clock(), process, details))
 
     def replace_status(self, status: RunStatus) -> None:
         write_atomically(self.status, status.to_json())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,12 +20,13 @@ from textgen.config import (
     update_settings,
 )
 from textgen.engine import Engine, FinishedEvent, GenerationRequest
-from textgen.errors import BadCorpus, InvalidSetting
+from textgen.errors import BadCorpus, InvalidSetting, TextgenError
 from textgen.jobs.base import Base, open_base, read_kept, write_kept
 from textgen.jobs.card import model_card
 from textgen.jobs.copy_index import run_copy_index
 from textgen.jobs.estimate import RunEstimate
 from textgen.jobs.ingredients import held_out_part, make_batches, make_model
+from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import RunState
 from textgen.limits import Limits
@@ -36,6 +37,7 @@ from textgen.text.corpus import Corpus, build_corpus, open_corpus
 from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from textgen.training.allocator import keep_freed_memory
 from textgen.training.device import DeviceChoice, choose_device, choose_precision
+from textgen.training.distributed import Ranks
 from textgen.training.estimate import estimate_training
 from textgen.training.events import (
     BatchSplitEvent,
@@ -102,6 +104,7 @@ class TrainingRun:
             self.trainer.choice,
             held_out=[part] if part else [],
             max_seconds=max_seconds,
+            ranks=self.trainer.ranks,
         )
         free = shutil.disk_usage(self.folder.path).free
         return RunEstimate(training, str(self.trainer.choice), self.trainer.model.num_parameters, free)
@@ -128,7 +131,9 @@ class TrainingRun:
                     )
                 yield event
         except Exception as error:
-            self.folder.write_failure(error)
+            # Where a rank has died, those that it leaves fail in ways of their own, and torchrun starts all again.
+            if self.trainer.ranks.alone or isinstance(error, TextgenError):
+                self.folder.write_failure(error)
             raise
         finally:
             self._lock.release()
@@ -177,19 +182,26 @@ def start_run(
     device: DeviceName = "auto",
     limits: Limits | None = None,
     progress: ProgressCallback = ignore_progress,
+    ranks: Ranks | None = None,
+    process: ProcessIdentity | None = None,
 ) -> TrainingRun:
-    """Makes a new run folder and prepares training; raises errors of ours for bad text or settings."""
-    folder = RunFolder(path)
+    """Makes a new run folder and prepares training; raises errors of ours for bad text or settings.
+
+    Of several `ranks` rank 0 calls this, and the others `follow_run`; its folder then names the `process` that started
+    them all.
+    """
+    folder, ranks = RunFolder(path, process=process), ranks or Ranks()
     if not settings.files:
         raise InvalidSetting("files", "none", "at least one text file")
     # What can be wrong without reading the text is found out before there is a folder.
     settings.training.check_budget()
+    ranks.check_batch(settings.training.batch_size)
     chosen = choose_device(device)
     base = open_base(settings, limits=limits)
     folder.check_unused()
     with _released_on_failure(folder.lock("out")) as lock:
         folder.create(settings)
-        return _prepare(folder, settings, chosen, base, lock, None, limits, progress)
+        return _prepare(folder, settings, chosen, base, lock, None, limits, progress, ranks)
 
 
 def resume_run(
@@ -199,6 +211,8 @@ def resume_run(
     device: DeviceName = "auto",
     limits: Limits | None = None,
     progress: ProgressCallback = ignore_progress,
+    ranks: Ranks | None = None,
+    process: ProcessIdentity | None = None,
 ) -> TrainingRun:
     """Takes up a run from its last checkpoint; the continuation is the one that an uninterrupted run would have had.
 
@@ -208,9 +222,12 @@ def resume_run(
     A run that was killed before its first checkpoint begins anew, if need be from the text. Raises `InvalidSetting`
     when the folder is no run or another process trains it, or `longer` is no budget or has nothing to go on from;
     `BadCorpus` or `BadCheckpoint` when the folder is damaged.
+
+    It may be trained by another number of processes than before: see `start_run` for `ranks` and `process`.
     """
-    folder = RunFolder(path)
-    folder.settings()  # what is no run is told before a lock is left in it
+    folder, ranks = RunFolder(path, process=process), ranks or Ranks()
+    # What is no run is told before a lock is left in it.
+    ranks.check_batch(folder.settings().training.batch_size)
     if longer is not None:
         longer.check_budget()
     chosen = choose_device(device)
@@ -221,10 +238,12 @@ def resume_run(
                 raise InvalidSetting("resume", str(path), "a run that has trained, to be trained longer")
             corpus = _whole_corpus(folder)
             base = open_base(settings, limits=limits)
-            return _prepare(folder, settings, chosen, base, lock, corpus, limits, progress)
+            return _prepare(folder, settings, chosen, base, lock, corpus, limits, progress, ranks)
         corpus = open_corpus(folder.corpus)
         saved = load_checkpoint(folder.last, limits=limits)
-        trainer = _trainer(folder, settings, corpus, LanguageModel(settings.model).to(chosen), saved.lineage)
+        model = LanguageModel(settings.model).to(chosen)
+        ranks.exchange(1.0, float(longer is not None))
+        trainer = make_trainer(folder, settings, corpus, model, saved.lineage, ranks)
         trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
         index = run_copy_index(folder, corpus, limits=limits, progress=progress)
         run = TrainingRun(
@@ -260,6 +279,7 @@ def _prepare(
     corpus: Corpus | None,
     limits: Limits | None,
     progress: ProgressCallback,
+    ranks: Ranks,
 ) -> TrainingRun:
     """A run at its first step; without a `corpus` one is built from the files that the settings name."""
     folder.write_status("preparing")
@@ -275,7 +295,7 @@ def _prepare(
         )
         known = base.checkpoint if base else None
         index = run_copy_index(folder, corpus, base=known, limits=limits, progress=progress)
-        return _begin(folder, settings, corpus, index, device, base, lock)
+        return _begin(folder, settings, corpus, index, device, base, lock, ranks)
     except (Exception, KeyboardInterrupt) as error:
         folder.write_failure(error)
         raise
@@ -289,6 +309,7 @@ def _begin(
     device: torch.device,
     base: Base | None,
     lock: BaseFileLock,
+    ranks: Ranks,
 ) -> TrainingRun:
     lineage: dict[str, Any] = {"files": [Path(file).name for file in settings.files]}
     model = make_model(settings, corpus, base)
@@ -302,15 +323,24 @@ def _begin(
     training = update_settings(training, precision="fp32" if precision == torch.float32 else "bf16")
     settings = update_settings(settings, model=model.settings.model_dump(), training=training.model_dump())
     folder.write_settings(settings)
-    trainer = _trainer(folder, settings, corpus, model, lineage)
+    # The others find all that they need in the folder now.
+    ranks.exchange(0.0, 0.0)
+    trainer = make_trainer(folder, settings, corpus, model, lineage, ranks)
     return TrainingRun(folder, settings, corpus, trainer, lock, copy_index=copy_index, lineage=lineage, figures={})
 
 
-def _trainer(
-    folder: RunFolder, settings: RunSettings, corpus: Corpus, model: LanguageModel, lineage: dict[str, Any]
+def make_trainer(
+    folder: RunFolder,
+    settings: RunSettings,
+    corpus: Corpus,
+    model: LanguageModel,
+    lineage: Mapping[str, Any],
+    ranks: Ranks,
 ) -> Trainer:
+    """The trainer of a run. All ranks call it; raises `InvalidSetting` when there is not a row for each."""
     training = settings.training
     batches = make_batches(training, corpus)
+    ranks.check_rows(batches.batch_size)
     device = model.embedding.device
     if device.type == "cpu":
         keep_freed_memory()
@@ -321,9 +351,10 @@ def _trainer(
         training,
         DeviceChoice(device, precision, torch.get_num_threads()),
         held_out=held_out_part(corpus),
-        kept=read_kept(corpus.folder),
+        kept=read_kept(corpus.folder) if ranks.leads else None,
         tuned="base" in lineage,
         sampler=text_sampler(corpus, lambda: folder.sample_prompts(settings), seed=training.seed),
+        ranks=ranks,
     )
 
 

@@ -7,40 +7,33 @@ while it trains, from control.json.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
+import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from textgen.errors import CannotWrite, NoRoom, TextgenError
+from textgen.errors import Abandoned, CannotWrite, TextgenError
 from textgen.jobs.manager import JobManager, open_queue
 from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import RunState
 from textgen.jobs.store import QueueEntry, QueueStore
+from textgen.jobs.supervision import Supervisor
+from textgen.jobs.torchrun import Torchrun, processes_for
+from textgen.jobs.unattended import Asked, Preparing, carry_out, log, look_ahead
 from textgen.limits import Limits
-from textgen.progress import Progress
-
-if TYPE_CHECKING:  # torch is imported when a claim has been confirmed
-    from textgen.jobs.training_run import TrainingRun
 
 _LOOK_SECONDS = 0.2
-_PROGRESS_SECONDS = 0.5
-_FITTED_TOKENS = 30_000
 # What the verbs of control.json make of the run.
 _STATES: dict[str, RunState] = {"pause": "paused", "stop": "stopped"}
 NOT_CLAIMED = 3
-
-
-class _Asked(BaseException):
-    """Somebody wants the run to end while it is still being prepared; no error that anything should catch."""
 
 
 class _Watch:
@@ -117,9 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # On a full disk the row stays; whoever looks after the queue next sees that this process has ended.
         with suppress(CannotWrite):
             store.release(entry.run_id, options.claim)
-            # The next one inherits how nice this process is, and trains with as many threads.
-            threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or None
-            JobManager(options.runs, device=entry.device, limits=limits, threads=threads, niceness=0).dispatch()
+            # The next one inherits how nice this process is, and trains with as many threads. It may be this very run:
+            # taken up again after its last word, while its place in the queue was still this process's.
+            JobManager(options.runs, device=entry.device, limits=limits, threads=_threads(), niceness=0).recover()
 
 
 def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> int:
@@ -130,12 +123,12 @@ def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -
         folder.write_status("preparing", **told)
         folder.keep_reserve()
         _train(folder, entry, watch, limits)
-    except _Asked:
+    except Asked:
         folder.write_status(watch.asked or "stopped")
     except Exception as error:
         folder.write_failure(error)
         if isinstance(error, TextgenError):
-            _log(str(error))
+            log(str(error))
         else:
             traceback.print_exc()
         return 1
@@ -143,69 +136,44 @@ def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -
 
 
 def _train(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> None:
+    processes = processes_for(folder.settings().training.batch_size, limits.training_processes)
+    if processes > 1:
+        return _train_together(processes, folder, entry, watch, limits)
     from textgen.config import TrainingBudget, parse_settings
     from textgen.jobs.training_run import resume_run
-    from textgen.training.events import EvaluationEvent, StartEvent, StepEvent
 
     longer = parse_settings(TrainingBudget, entry.task["longer"]) if entry.task.get("longer") else None
-    preparing = _Preparing(folder, watch)
+    preparing = Preparing(folder, lambda: watch.asked)
     device: Any = entry.device
     run = resume_run(folder.path, longer=longer, device=device, limits=limits, progress=preparing)
     watch.attach(run.stop)
     if run.trainer.step == 0:
-        _look_ahead(folder, run)
-    max_seconds, too_long = 60.0 * float(entry.task["max_minutes"]), False
-    for event in run.events():
-        if isinstance(event, StartEvent):
-            _log(f"training {event.parameters:,} parameters on {event.device} from step {event.step}")
-        elif isinstance(event, EvaluationEvent):
-            _log(f"step {event.step}: held-out {event.evaluation.nats_per_char:.4f} nats per character")
-        elif isinstance(event, StepEvent) and event.elapsed_seconds >= max_seconds and event.progress < 1.0:
-            # At the end of its budget it ends by itself, after the evaluation that is still due.
-            too_long = True
-            watch.ask("stopped")
-    status = folder.read_status()
-    if too_long and status is not None and status.state == "stopped":
-        folder.write_status("stopped", **{**status.details, "most_minutes": entry.task["max_minutes"]})
-    _log(f"{status.state} at step {status.step}" if status else "ended")
+        look_ahead(run)
+    return carry_out(run, watch.ask, max_minutes=float(entry.task["max_minutes"]))
 
 
-def _look_ahead(folder: RunFolder, run: TrainingRun) -> None:
-    """Writes down what the run will take and how the vocabulary fits; `NoRoom` where its checkpoints do not."""
-    from textgen.text.importing import vocabulary_fit
-
-    folder.write_status("preparing", stage="timing")
-    tokenizer = run.corpus.tokenizer
-    fit = vocabulary_fit(tokenizer, [tokenizer.decode(run.corpus.train.ids[:_FITTED_TOKENS].tolist())])
-    estimate = run.estimate()
-    asked = run.settings.text.vocab_size
-    pieces = {"had": tokenizer.vocab_size, "asked": asked} if run.corpus.note and tokenizer.vocab_size < asked else None
-    folder.write_about(estimate=asdict(estimate), fit=asdict(fit), pieces=pieces)
-    if estimate.free_bytes is not None and not estimate.fits_on_disk:
-        raise NoRoom(estimate.free_bytes, estimate.training.disk_bytes)
-
-
-class _Preparing:
-    """Tells in status.json how far the preparation is, and ends it when that is asked."""
-
-    def __init__(self, folder: RunFolder, watch: _Watch) -> None:
-        self._folder = folder
-        self._watch = watch
-        self._due: dict[str, float] = {}
-
-    def __call__(self, progress: Progress) -> None:
-        if self._watch.asked is not None:
-            raise _Asked
-        now = time.monotonic()
-        if now >= self._due.get(progress.stage, 0.0):
-            self._due = {progress.stage: now + _PROGRESS_SECONDS}
-            details: dict[str, Any] = {"stage": progress.stage, "done": progress.done, "total": progress.total}
-            self._folder.write_status("preparing", **details, unit=progress.unit)
+def _train_together(processes: int, folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> None:
+    """Lets torchrun start that many processes, and stays to answer for them."""
+    torchrun = Torchrun(nproc_per_node=processes)
+    arguments = ["--run", str(folder.path.absolute()), "--device", entry.device]
+    arguments += ["--limits", limits.to_json(), "--max-minutes", str(float(entry.task["max_minutes"]))]
+    if entry.task.get("longer"):
+        arguments += ["--longer", json.dumps(entry.task["longer"])]
+    with tempfile.TemporaryDirectory(prefix="textgen-") as own:
+        supervisor = Supervisor(Path(own))
+        watch.attach(supervisor.stop)
+        try:
+            supervisor.run(
+                torchrun.command("textgen.jobs.rank", arguments), torchrun.environment(os.environ, threads=_threads())
+            )
+        except Abandoned:
+            if watch.asked is None:
+                raise
+            raise Asked from None
 
 
-def _log(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def _threads() -> int | None:
+    return int(os.environ.get("OMP_NUM_THREADS") or 0) or None
 
 
 if __name__ == "__main__":

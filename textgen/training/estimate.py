@@ -14,6 +14,7 @@ from textgen.config import TrainingSettings, update_settings
 from textgen.model.language_model import LanguageModel
 from textgen.text.corpus import StreamBatches
 from textgen.training.device import DeviceChoice
+from textgen.training.distributed import Ranks
 from textgen.training.evaluation import evaluate
 from textgen.training.held_out import HeldOut
 from textgen.training.schedule import Horizon
@@ -54,8 +55,11 @@ def estimate_training(
     held_out: Sequence[HeldOut] = (),
     max_seconds: float = 5.0,
     clock: Callable[[], float] = time.perf_counter,
+    ranks: Ranks | None = None,
 ) -> TrainingEstimate:
     """Times up to 20 steps, after one that warms up, for `max_seconds` at most (but one step in any case).
+
+    With other `ranks` these are steps of all of them, and all call it; memory is that of this process.
 
     `model` is left as it is; `batches` is put back to where it was. Raises `InvalidSetting` when there is no budget and
     `OutOfMemory` when the model cannot be trained here at all.
@@ -66,7 +70,7 @@ def estimate_training(
     if choice.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(choice.device)
     try:
-        trainer = Trainer(copy.deepcopy(model), batches, probe, choice)
+        trainer = Trainer(copy.deepcopy(model), batches, probe, choice, ranks=ranks)
         step_seconds = _seconds_per_step(trainer, max_seconds, clock)
     finally:
         batches.position = position
@@ -98,7 +102,7 @@ def estimate_training(
 def _seconds_per_step(trainer: Trainer, max_seconds: float, clock: Callable[[], float]) -> float:
     trainer.train_step()[0].item()
     start, steps = clock(), 0
-    while steps < _STEPS and (steps == 0 or clock() - start < max_seconds):
+    while steps < _STEPS and (steps == 0 or trainer.ranks.told(lambda: [clock() - start], 1)[0] < max_seconds):
         trainer.train_step()[0].item()  # waits for the device
         steps += 1
     return max(1e-9, (clock() - start) / steps)

@@ -38,6 +38,13 @@ class Evaluation:
     chars: int
     bytes: int
 
+    @staticmethod
+    def from_numbers(numbers: Sequence[float]) -> Evaluation:
+        """The inverse of `dataclasses.astuple`, of numbers that may all have become floats on the way."""
+        nats_per_token, nats_per_char, bits_per_byte, perplexity, accuracy, *counts = numbers
+        tokens, chars, size = map(int, counts)
+        return Evaluation(nats_per_token, nats_per_char, bits_per_byte, perplexity, accuracy, tokens, chars, size)
+
     def as_dict(self) -> dict[str, Any]:
         """The figures by name, as they stand in JSON."""
         return asdict(self)

@@ -33,6 +33,8 @@ class Reported(Protocol):
 
     def seconds_left(self) -> float: ...
 
+    def total(self, loss: Tensor) -> Tensor: ...
+
 
 class StepReport:
     """Sums up the steps between two `StepEvent`s, so that a GPU is asked for numbers a few times a second only."""
@@ -53,7 +55,7 @@ class StepReport:
 
     def event(self) -> StepEvent:
         trainer = self._trainer
-        loss = torch.stack(self._losses).mean().item()
+        loss = trainer.total(torch.stack(self._losses).mean()).item()
         assert self._norm is not None
         norm = self._norm.item()
         if not math.isfinite(loss) or not math.isfinite(norm):

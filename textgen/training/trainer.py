@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import astuple, fields
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from textgen.model.language_model import LanguageModel
 from textgen.model.state import RecurrentState
 from textgen.text.corpus import StreamBatches
 from textgen.training.device import DeviceChoice
+from textgen.training.distributed import Agreement, Ranks
 from textgen.training.early_stopping import BestSoFar
 from textgen.training.evaluation import Evaluation
 from textgen.training.events import (
@@ -51,6 +53,10 @@ class Trainer:
 
     `tuned`: the model has learned something already. It is then evaluated before it learns more, and where that is
     never surpassed it stays the best. `kept` is held-out text of what it had learned, evaluated on beside `held_out`.
+
+    `ranks`: the processes that train this very model together, each with a trainer made and driven alike. Rank 0
+    evaluates and samples, its clock is everyone's, and all are stopped when one is. What is saved is the same on all of
+    them, and may be restored by any other number.
     """
 
     def __init__(
@@ -65,8 +71,12 @@ class Trainer:
         tuned: bool = False,
         sampler: Sampler | None = None,
         clock: Callable[[], float] = time.monotonic,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model = model
+        self.ranks = ranks or Ranks()
+        # All ranks have the same weights from here on.
+        self._gradients = WindowGradients(model, batches, settings, choice, self.ranks)
         self.average = copy.deepcopy(model)
         self.step = 0
         self._batches = batches
@@ -77,20 +87,20 @@ class Trainer:
         self._kept = kept
         self._tuned = tuned
         self._sampler = sampler
-        self._clock = clock
+        self._agreement = Agreement(self.ranks, clock)
+        self._clock = self._agreement.now
         self._optimizer = build_optimizer(model, settings)
         self._anchors: dict[str, Tensor] = {}
         if settings.base_share:
             self._anchors = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-        self._gradients = WindowGradients(model, batches, settings, choice)
+        self._whole_state: RecurrentState | None = None
         self._elapsed_before = 0.0
         self._progress_at_start = 0.0
-        self._started = clock()
+        self._started = self._clock()
         self._saved = self._started
         self._next_evaluation = 0
         self._evaluations = settings.evaluations
         self._best = BestSoFar(settings.patience)
-        self._stopping = False
 
     @property
     def choice(self) -> DeviceChoice:
@@ -119,7 +129,7 @@ class Trainer:
 
     def stop(self) -> None:
         """Ends training after the current step, with a last checkpoint. May be called from a signal handler."""
-        self._stopping = True
+        self._agreement.stop()
 
     def extend(self, longer: TrainingBudget) -> None:
         """Sets out to train for `longer`, beside all that was spent; `InvalidSetting` when that is no budget.
@@ -147,6 +157,7 @@ class Trainer:
 
     def events(self) -> Iterator[Event]:
         """Trains. Raises `TrainingDiverged` when the loss is no longer a finite number, `OutOfMemory`."""
+        self._agreement.renew()
         self._started = self._saved = self._clock()
         self._progress_at_start = self.progress
         yield self._start_event()
@@ -159,6 +170,7 @@ class Trainer:
         while not self._over:
             parts = self._gradients.parts
             report.add(*self.train_step())
+            self._agreement.renew()
             if self._gradients.parts != parts:
                 yield BatchSplitEvent(self.step, self._gradients.parts, self._gradients.rows_per_part)
             save_due = self._clock() - self._saved >= self._settings.save_seconds
@@ -166,15 +178,17 @@ class Trainer:
                 # Also because it finds out whether the weights are still worth saving.
                 yield report.event()
                 report = StepReport(self)
-            if self._evaluation_due() and not self._stopping:
+            if self._evaluation_due() and not self._agreement.stopping:
                 yield from self._evaluate()
-                report = StepReport(self)
             elif save_due:
                 yield self._checkpoint()
-                report = StepReport(self)
+            else:
+                continue
+            self._agreement.renew()
+            report = StepReport(self)
         if report.steps:
             yield report.event()
-        if self._evaluation_due() and not self._stopping:
+        if self._evaluation_due() and not self._agreement.stopping:
             # A budget in minutes can run out while a listener saves, before the last evaluation was seen to be due.
             yield from self._evaluate()
         else:
@@ -182,11 +196,16 @@ class Trainer:
         yield self._end_event()
 
     def snapshot(self) -> TrainingSnapshot:
-        """The training state between two steps; with the weights of `average` it is all that `restore` needs."""
+        """The training state between two steps; with the weights of `average` it is all that `restore` needs.
+
+        With other ranks it can be had right after `restore` and while a `CheckpointEvent` is listened to.
+        """
+        state = self._gradients.state if self.ranks.alone else self._whole_state
+        assert state is not None
         tensors: dict[str, Tensor] = {"generator": self._gradients.generator.get_state()}
         tensors.update({f"model.{name}": value for name, value in self.model.state_dict().items()})
         tensors.update({f"anchor.{name}": value for name, value in self._anchors.items()})
-        tensors.update({f"state.{name}": value for name, value in self._gradients.state.named_tensors()})
+        tensors.update({f"state.{name}": value for name, value in state.named_tensors()})
         for index, slots in self._optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer.{index}.{name}": value for name, value in slots.items()})
         values = {
@@ -196,7 +215,7 @@ class Trainer:
             "horizon": self._horizon.as_dict(),
             "next_evaluation": self._next_evaluation,
             "evaluations": self._evaluations,
-            "parts": self._gradients.parts,
+            "parts": self._gradients.whole_parts,
             **self._best.values(),
         }
         # Training goes on in these very tensors while the listener still writes them.
@@ -214,7 +233,8 @@ class Trainer:
             state = RecurrentState.from_named_tensors(snapshot.group("state", device))
             if state.batch_size != self._batches.batch_size:
                 raise BadCheckpoint("training.json", "batch_size", "differs from the run that is resumed")
-            self._gradients.state = state
+            self._gradients.take_state(state)
+            self._whole_state = state
             self._gradients.generator.set_state(snapshot.tensors["generator"].cpu())
             self._restore_values(snapshot.values)
         except BadCheckpoint:
@@ -231,7 +251,7 @@ class Trainer:
             self._horizon = Horizon(**values["horizon"])
         self._next_evaluation = int(values["next_evaluation"])
         self._evaluations = max(1, int(values.get("evaluations", self._evaluations)))
-        self._gradients.parts = min(self._batches.batch_size, max(1, int(values.get("parts", 1))))
+        self._gradients.whole_parts = int(values.get("parts", 1))
         self._best.restore(values)
 
     def _restore_optimizer(self, slots: dict[str, Tensor]) -> None:
@@ -242,7 +262,10 @@ class Trainer:
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
 
     def train_step(self) -> tuple[Tensor, Tensor]:
-        """One optimizer step; mean loss in nats per token and gradient norm, both still on the device."""
+        """One optimizer step; mean loss in nats per token and gradient norm, both still on the device.
+
+        Of several ranks each returns its share of the loss, see `Ranks.total`. All call it.
+        """
         settings = self._settings
         rate = settings.learning_rate * learning_rate_factor(self.progress, settings.warmup, settings.schedule)
         set_learning_rate(self._optimizer, rate)
@@ -263,15 +286,15 @@ class Trainer:
 
     @property
     def _over(self) -> bool:
-        return self.progress >= 1.0 or self._stopping or self._best.exhausted
+        return self.progress >= 1.0 or self._agreement.stopping or self._best.exhausted
 
     def _before(self) -> Iterator[Event]:
         """What a model can do before it learns."""
-        if self._sampler is not None:
+        if self._sampler is not None and self.ranks.leads:
             yield SampleEvent(0, *self._sampler(self.average))
         if self._tuned and self._held_out is not None and self._best.evaluation is None:
             yield self._evaluation()
-            yield CheckpointEvent(0, "best")
+            yield self._checkpoint("best")
 
     def _evaluation_due(self) -> bool:
         count = self._evaluations
@@ -284,14 +307,15 @@ class Trainer:
             event = self._evaluation()
             better = event.best
             yield event
-        if self._sampler is not None:
+        if self._sampler is not None and self.ranks.leads:
             yield SampleEvent(self.step, *self._sampler(self.average))
         if better:
-            yield CheckpointEvent(self.step, "best")
+            yield self._checkpoint("best")
         yield self._checkpoint()
 
     def _evaluation(self) -> EvaluationEvent:
-        evaluation = self.evaluate_average()
+        evaluation = self._told_evaluation()
+        self._agreement.renew()
         kept = evaluate_held_out(self.average, self._kept, self._choice.precision) if self._kept else None
         best = self._best.add(self.step, evaluation)
         return EvaluationEvent(self.step, self.elapsed_seconds, evaluation, best, kept)
@@ -301,9 +325,18 @@ class Trainer:
         assert self._held_out is not None
         return evaluate_held_out(self.average, self._held_out, self._choice.precision)
 
-    def _checkpoint(self) -> CheckpointEvent:
-        self._saved = self._clock()
-        return CheckpointEvent(self.step, "last")
+    def _told_evaluation(self) -> Evaluation:
+        if self.ranks.alone:
+            return self.evaluate_average()
+        told = self.ranks.told(lambda: astuple(self.evaluate_average()), count=len(fields(Evaluation)))
+        return Evaluation.from_numbers(told)
+
+    def _checkpoint(self, kind: Literal["last", "best"] = "last") -> CheckpointEvent:
+        if kind == "last":
+            self._saved = self._clock()
+        if not self.ranks.alone:
+            self._whole_state = self._gradients.whole_state()
+        return CheckpointEvent(self.step, kind)
 
     def _end_event(self) -> EndEvent:
         early = self._best.exhausted and self.progress < 1.0
@@ -315,7 +348,7 @@ class Trainer:
         return StartEvent(
             step=self.step,
             total_steps=self.total_steps,
-            device=str(self._choice),
+            device=str(self._choice) + (f", {self.ranks.size} processes" if not self.ranks.alone else ""),
             parameters=self.model.num_parameters,
             batch_size=batches.batch_size,
             window=batches.window,
@@ -341,6 +374,10 @@ class Trainer:
     def learning_rate(self) -> float:
         """The rate of the last step."""
         return max(float(group["lr"]) for group in self._optimizer.param_groups)
+
+    def total(self, loss: Tensor) -> Tensor:
+        """What the ranks' shares of a loss add up to. All call it."""
+        return self.ranks.total(loss)
 
     def clock(self) -> float:
         return self._clock()

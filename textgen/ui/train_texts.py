@@ -319,6 +319,14 @@ def _errors() -> dict[str, tuple[str, str]]:
             ),
             "内存不足：即使每次只训练 {rows} 个流中的一个（各 {window} 个词元）也不够。请减小窗口或模型。",
         ),
+        "error_abandoned": (
+            "Another of the processes that train this run has given up; it says why.",
+            "共同训练的另一个进程已放弃；原因由它说明。",
+        ),
+        "error_processes_ended": (
+            "The processes that train this run ended before they were done; what they saved last is kept.",
+            "训练进程在完成之前结束；已保留最后保存的内容。",
+        ),
         "error_training_diverged": (
             "The loss became {loss} at step {step}; the last saved checkpoint is kept. Try a smaller learning rate.",
             "第 {step} 步损失变为 {loss}；已保留最后保存的检查点。请降低学习率。",
