@@ -264,7 +264,7 @@ def _prompts_of(line: Mapping[str, Any]) -> list[object]:
 
 def _sample_card(step: int, text: str, language: Language) -> str:
     title = escape(say("sample_step", language, step=f"{step:,}"))
-    return f"<li><h4>{title}</h4><div>{escape(text) or '&nbsp;'}</div></li>"
+    return f"<li><h4>{title}</h4><div>{escape(text.strip(chr(10))) or '&nbsp;'}</div></li>"
 
 
 def _duration(seconds: float, language: Language) -> str:
