@@ -13,7 +13,7 @@ import torch
 from textgen.config import AdaptationSettings, GenerationSettings
 from textgen.engine.choosing import BackendName, open_backend
 from textgen.engine.engine import Engine
-from textgen.engine.requests import GenerationRequest
+from textgen.engine.requests import GenerationRequest, TokenScore
 from textgen.errors import EngineClosed, InvalidSetting, NotFound, TextgenError
 from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
 from textgen.jobs.people import EVERYBODY, Person
@@ -64,6 +64,7 @@ __all__ = [
     "TextSample",
     "TextStream",
     "TextToken",
+    "TokenScore",
 ]
 
 
@@ -110,11 +111,14 @@ class LoadedModel:
             raise EngineClosed()  # another checkpoint has taken its place
         return checkpoint.model
 
-    def generate(self, prompt: str, settings: GenerationSettings) -> TextStream:
-        """Starts to continue `prompt`; raises `InvalidSetting`, also where copying cannot be avoided, or `Busy`."""
-        if len(prompt) > self.limits.max_prompt_chars:
-            raise InvalidSetting("prompt", f"{len(prompt)} characters", f"at most {self.limits.max_prompt_chars}")
-        stop, prompt_ids = StopStrings(settings.stop), (BOS_ID, *self.tokenizer.encode(prompt))
+    def generate(self, prompt: str | Sequence[int], settings: GenerationSettings) -> TextStream:
+        """Starts to continue `prompt`, a text or token ids.
+
+        Raises `InvalidSetting`, also where copying cannot be avoided, or `Busy`.
+        """
+        stop, prompt_ids = StopStrings(settings.stop), self.prompt_ids(prompt)
+        if not isinstance(prompt, str):
+            prompt = self.tokenizer.decode(prompt_ids)
         request = GenerationRequest(
             prompt_ids=prompt_ids,
             settings=settings,
@@ -133,6 +137,23 @@ class LoadedModel:
             top_logprobs=settings.top_logprobs,
             copies=self._copy_finder(prompt_ids),
         )
+
+    def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        """The tokens of a prompt after `<bos>`; `InvalidSetting` for one that is too long or holds no token ids."""
+        most = self.limits.max_prompt_chars
+        if len(prompt) > most:
+            unit = "characters" if isinstance(prompt, str) else "tokens"
+            raise InvalidSetting("prompt", f"{len(prompt)} {unit}", f"at most {most}")
+        if isinstance(prompt, str):
+            return (BOS_ID, *self.tokenizer.encode(prompt))
+        for token_id in prompt:
+            if not 0 <= token_id < self.tokenizer.vocab_size:
+                raise InvalidSetting("prompt", token_id, f"token ids from 0 to {self.tokenizer.vocab_size - 1}")
+        return tuple(prompt) if prompt and prompt[0] == BOS_ID else (BOS_ID, *prompt)
+
+    def score_tokens(self, token_ids: Sequence[int], *, top_logprobs: int = 0) -> tuple[TokenScore, ...]:
+        """What the model thinks of each token of a prompt but the first, as `prompt_ids` gives it; none is joined."""
+        return self.engine.score(tuple(token_ids), top_logprobs=top_logprobs)
 
     def score(self, text: str, *, top_logprobs: int = 0) -> TextSample:
         """What the model thinks of each token of `text` after all before it, from the first on.
@@ -249,7 +270,9 @@ class Studio:
         """The model of that name to look at; to use it, `borrow` it. Raises as `borrow`."""
         return self.borrow(name, person).model
 
-    def generate(self, model: str, prompt: str, settings: GenerationSettings, person: Person = EVERYBODY) -> TextStream:
+    def generate(
+        self, model: str, prompt: str | Sequence[int], settings: GenerationSettings, person: Person = EVERYBODY
+    ) -> TextStream:
         """Starts to continue `prompt` with the model of that name, which stays in memory until the stream has ended."""
         lease = self.borrow(model, person)
         try:

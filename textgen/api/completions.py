@@ -1,0 +1,153 @@
+"""Carries out completion requests: prompts side by side, whole or as they are written."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+
+from textgen.api.logprobs import Logprobs
+from textgen.api.protocol import CompletionRequest, TokenIds
+from textgen.studio import LoadedModel, TextDelta, TextEnd, TextEvent, TextStream, TokenScore
+
+Chunk = dict[str, Any]
+_FINISHED = {"eos": "stop", "stop": "stop"}
+
+
+class Completion:
+    """One request that is being carried out, to be closed in the end, whatever comes.
+
+    Raises `InvalidSetting`, `Busy` and what else keeps the model from it. `limiter` bounds the threads that wait for
+    words; there should be one for each text that the engine may write or let wait.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        request: CompletionRequest,
+        limiter: CapacityLimiter,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._model = model
+        self._limiter = limiter
+        self._request = request
+        self._head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(clock()),
+            "model": request.model,
+        }
+        self._prompts = [model.prompt_ids(prompt) for prompt in request.prompts]
+        self._texts = [self._text(prompt) for prompt in request.prompts]
+        self._settings = request.settings(model.defaults)
+        self._streams: list[TextStream] = []
+        self._new_tokens = 0
+        try:
+            for prompt in self._prompts if request.max_tokens else ():
+                self._streams.append(model.generate(prompt, self._settings))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends its streams; from any thread, and harmless when repeated."""
+        for stream in self._streams:
+            stream.cancel()
+
+    def _text(self, prompt: str | TokenIds) -> str:
+        return prompt if isinstance(prompt, str) else self._model.tokenizer.decode(prompt)
+
+    async def whole(self) -> Chunk:
+        """The answer when all is written."""
+        choices: list[Chunk] = []
+        for number in range(len(self._prompts)):
+            end = await self._end(number)
+            choices += await to_thread.run_sync(self._choices, number, end)
+        return {**self._head, "choices": choices, "usage": self.usage()}
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """The answer as it is written, the prompts one after the other; they are written side by side all the same.
+
+        A choice's log-probabilities come with its last chunk.
+        """
+        count = self._request.n
+        for number in range(len(self._prompts)):
+            echoed = self._texts[number] if self._request.echo else ""
+            if echoed:
+                for sample in range(count):
+                    yield self._chunk(number * count + sample, echoed)
+            end: TextEnd | None = None
+            if self._streams:
+                async for event in self._events(number):
+                    if isinstance(event, TextDelta):
+                        yield self._chunk(number * count + event.sample, event.text)
+                    elif isinstance(event, TextEnd):
+                        end = event
+            for choice in await to_thread.run_sync(self._choices, number, end):
+                yield {**self._head, "choices": [{**choice, "text": ""}]}
+        if self._request.stream_options and self._request.stream_options.include_usage:
+            yield {**self._head, "choices": [], "usage": self.usage()}
+
+    def usage(self) -> dict[str, int]:
+        """Tokens read and written so far."""
+        read = sum(len(prompt) - 1 for prompt in self._prompts)
+        new = self._new_tokens
+        return {"prompt_tokens": read, "completion_tokens": new, "total_tokens": read + new}
+
+    def _chunk(self, index: int, text: str) -> Chunk:
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+        return {**self._head, "choices": [choice]}
+
+    async def _end(self, number: int) -> TextEnd | None:
+        end: TextEnd | None = None
+        if self._streams:
+            async for event in self._events(number):
+                if isinstance(event, TextEnd):
+                    end = event
+        return end
+
+    def _choices(self, number: int, end: TextEnd | None) -> list[Chunk]:
+        """The finished choices of one prompt."""
+        request, prompt = self._request, self._texts[number] if self._request.echo else ""
+        scores: tuple[TokenScore, ...] = ()
+        if request.echo and request.logprobs is not None:
+            scores = self._model.score_tokens(self._prompts[number], top_logprobs=request.logprobs)
+        self._new_tokens += end.tokens if end else 0
+        choices = []
+        for index in range(request.n):
+            text, reason, logprobs = "", "length", None
+            if end is not None and index < len(end.hypotheses):
+                text = end.hypotheses[index].text
+                reason = _FINISHED.get(end.samples[index].reason if index < len(end.samples) else end.reason, "length")
+            if request.logprobs is not None:
+                found = Logprobs()
+                found.add_prompt(self._model, scores)
+                if end is not None and index < len(end.samples):
+                    found.add_new(end.samples[index].tokens, len(prompt))
+                logprobs = found.as_dict()
+            choices.append(
+                {
+                    "index": number * request.n + index,
+                    "text": prompt + text,
+                    "logprobs": logprobs,
+                    "finish_reason": reason,
+                }
+            )
+        return choices
+
+    async def _events(self, number: int) -> AsyncIterator[TextEvent]:
+        """The events of a stream, each waited for in a thread."""
+        events = iter(self._streams[number])
+
+        def following() -> TextEvent | None:
+            return next(events, None)
+
+        while True:
+            event = await to_thread.run_sync(following, abandon_on_cancel=True, limiter=self._limiter)
+            if event is None:
+                return
+            yield event
