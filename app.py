@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from textgen.api.routes import api_for
 from textgen.limits import limits_from
 from textgen.ui.server import (
     can_show_a_browser,
@@ -27,6 +28,7 @@ if __name__ == "__main__":
         default_folders(root, runs),
         runs=runs,
         people=people,
+        routes=api_for(os.environ, people.of(None)),
         limits=limits_from(os.environ, shared=people.shared),
         host=host_from(os.environ),
         open_browser=can_show_a_browser(os.environ, sys.platform),

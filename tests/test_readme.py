@@ -85,6 +85,10 @@ def test_the_server_command_answers(workplace: Path) -> None:
         while not answers(f"http://127.0.0.1:{port}/"):
             assert process.poll() is None
             assert time.monotonic() < deadline
+        # Beside the page.
+        assert answers(f"http://127.0.0.1:{port}/healthz")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=30) as models:
+            assert "fairy-tales" in [model["id"] for model in json.load(models)["data"]]
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)

@@ -414,6 +414,7 @@ def runs(options: argparse.Namespace) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """`textgen serve`: the app, until Ctrl-C."""
+    from textgen.api.routes import api_for
     from textgen.jobs.torchrun import Torchrun
     from textgen.limits import limits_from
     from textgen.ui.server import people_from, serve_forever, training_folder
@@ -434,6 +435,7 @@ def serve(options: argparse.Namespace) -> int:
         folders,
         runs=runs,
         people=people,
+        routes=api_for(os.environ, people.of(None)),
         limits=limits,
         host=options.host,
         port=options.port,

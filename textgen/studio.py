@@ -155,6 +155,12 @@ class LoadedModel:
         """What the model thinks of each token of a prompt but the first, as `prompt_ids` gives it; none is joined."""
         return self.engine.score(tuple(token_ids), top_logprobs=top_logprobs)
 
+    def score_after(self, prompt_ids: Sequence[int], text: str, *, top_logprobs: int = 0) -> TextSample:
+        """`score` of a text that follows a prompt."""
+        new = self.tokenizer.encode(text)
+        scores = self.engine.score((*prompt_ids, *new), top_logprobs=top_logprobs)[len(prompt_ids) - 1 :]
+        return scored_text(text, scores, self.tokenizer, None)
+
     def score(self, text: str, *, top_logprobs: int = 0) -> TextSample:
         """What the model thinks of each token of `text` after all before it, from the first on.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
 from textgen.api.logprobs import Logprobs
 from textgen.api.protocol import CompletionRequest, TokenIds
-from textgen.studio import LoadedModel, TextDelta, TextEnd, TextEvent, TextStream, TokenScore
+from textgen.studio import LoadedModel, TextDelta, TextEnd, TextEvent, TextStream, TextToken, TokenScore
 
 Chunk = dict[str, Any]
 _FINISHED = {"eos": "stop", "stop": "stop"}
@@ -126,8 +126,7 @@ class Completion:
             if request.logprobs is not None:
                 found = Logprobs()
                 found.add_prompt(self._model, scores)
-                if end is not None and index < len(end.samples):
-                    found.add_new(end.samples[index].tokens, len(prompt))
+                found.add_new(self._tokens(number, end, index), len(prompt))
                 logprobs = found.as_dict()
             choices.append(
                 {
@@ -138,6 +137,16 @@ class Completion:
                 }
             )
         return choices
+
+    def _tokens(self, number: int, end: TextEnd | None, index: int) -> Sequence[TextToken]:
+        """The tokens of a new text; those of a search's further results are scored once more."""
+        if end is None or index >= len(end.hypotheses):
+            return ()
+        if index < len(end.samples):
+            return end.samples[index].tokens
+        return self._model.score_after(
+            self._prompts[number], end.hypotheses[index].text, top_logprobs=self._request.logprobs or 0
+        ).tokens
 
     async def _events(self, number: int) -> AsyncIterator[TextEvent]:
         """The events of a stream, each waited for in a thread."""

@@ -25,6 +25,11 @@ _LOOK_SECONDS = 0.5
 _LOGGER = logging.getLogger(__name__)
 
 
+def api_for(environment: Mapping[str, str], person: Person) -> Callable[[Studio], list[BaseRoute]]:
+    """What makes the routes over a studio, as the environment wants them."""
+    return lambda studio: Api(studio, person, keys=api_keys(environment)).routes()
+
+
 def api_keys(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The keys of TEXTGEN_API_KEYS, separated by commas or spaces; with none of them the routes are open."""
     return tuple(environment.get("TEXTGEN_API_KEYS", "").replace(",", " ").split())

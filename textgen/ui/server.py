@@ -6,13 +6,14 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 from textgen.errors import InvalidSetting, TextgenError
 from textgen.files import cache_folder
@@ -101,8 +102,11 @@ def serve_forever(
     limits: Limits | None = None,
     runs: Path | None = None,
     people: People = NOBODY_ELSE,
+    routes: Callable[[Studio], Sequence[BaseRoute]] = lambda _: (),
 ) -> None:
     """Serves the page until Ctrl-C; streams then end, and whatever runs in other processes goes on.
+
+    `routes` makes what is served beside it.
 
     `device`, `backend` and `threads` say what runs the models. Runs are kept in the folder `runs`; without one nobody
     can train. `people` tells them apart.
@@ -125,7 +129,10 @@ def serve_forever(
             prevent_thread_lock=True,
             max_threads=most + _OTHER_THREADS,
             quiet=True,
-            app_kwargs={"middleware": [Middleware(OwnerCookie, people=people)]},
+            app_kwargs={
+                "middleware": [Middleware(OwnerCookie, people=people)],
+                "routes": list(routes(studio)),
+            },
             **launch_options(studio.limits.max_upload_bytes if workshop is not None else 1_000_000),
         )
         if workshop is not None:

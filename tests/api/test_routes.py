@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+
+from tests.api.conftest import client_of, serving
+from textgen.api.routes import api_keys
+from textgen.jobs.people import EVERYBODY, Person
+from textgen.studio import Studio
+
+_DEADLINE_SECONDS = 60.0
+
+
+def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=_DEADLINE_SECONDS)
+    connection.request(method, path, body, headers)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def test_models_are_those_that_everybody_may_use(studio: Studio, address: str, client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").owned_by == "textgen"
+    for ask_for in (
+        lambda: client.models.retrieve("secret"),
+        lambda: client.completions.create(model="secret", prompt=""),
+    ):
+        with pytest.raises(openai.NotFoundError, match="“secret” was not found") as caught:
+            ask_for()
+        assert caught.value.code == "model_not_found"
+    with serving(studio, EVERYBODY) as mine, client_of(mine) as all_seeing:
+        assert {model.id for model in all_seeing.models.list()} == {"tiny", "secret"}
+
+
+def test_keys_are_asked_for_where_there_are_some(studio: Studio) -> None:
+    keys = api_keys({"TEXTGEN_API_KEYS": "first, ключ,third"})
+    assert keys == ("first", "ключ", "third")
+    assert api_keys({}) == ()
+    with serving(studio, Person("nobody"), keys) as address:
+        with client_of(address, "third") as client:
+            assert client.completions.create(model="tiny", prompt="A", max_tokens=1).choices
+        for key in ("thir", "thirdd", "", "first,"):
+            status, body = ask(address, "GET", "/v1/models", Authorization=f"Bearer {key}")
+            assert (status, body["error"]["code"]) == (401, "invalid_api_key")
+        assert ask(address, "GET", "/v1/models")[0] == 401
+        assert ask(address, "GET", "/v1/models", Authorization="Basic third")[0] == 401
+        assert ask(address, "POST", "/v1/completions", b"{}")[0] == 401
+        # Whoever watches the host has no key.
+        assert ask(address, "GET", "/healthz") == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"),
+    [
+        (b"", 400, "not valid JSON"),
+        (b"\xff{", 400, "not valid JSON"),
+        (b"[" * 100_000, 400, "not valid JSON"),
+        (b"[1]", 400, "JSON object"),
+        (b"{}", 400, "model: Field required"),
+        (b'{"model": "tiny", "prompt": [["a"], 1]}', 400, "prompt"),
+        (b'{"model": "tiny", "temperature": NaN}', 400, "temperature"),
+        (b'{"model": "../tiny"}', 404, "was not found"),
+        (b'{"model": "tiny", "prompt": "' + b"a" * 30_000 + b'"}', 400, "at most 20000"),
+        (b'{"model": "' + b"a" * 9_000_000 + b'"}', 413, "too large"),
+    ],
+)
+def test_bad_requests_are_answered(address: str, body: bytes, status: int, sentence: str) -> None:
+    found, content = ask(address, "POST", "/v1/completions", body)
+    assert (found, sentence in content["error"]["message"]) == (status, True), content
+    assert set(content["error"]) == {"message", "type", "param", "code"}
+
+
+def test_too_many_at_once_are_told_to_come_back(studio: Studio, address: str, client: openai.OpenAI) -> None:
+    long: dict[str, Any] = {
+        "model": "tiny",
+        "prompt": "Mira ",
+        "max_tokens": 4000,
+        "n": 24,
+        "extra_body": {"ignore_eos": True},
+    }
+    streams: list[Any] = []
+
+    def ask_again_and_again() -> None:
+        # One writes on all rows, and eight may wait.
+        while len(streams) < 12:
+            streams.append(client.completions.create(**long, stream=True))
+
+    with pytest.raises(openai.RateLimitError, match="already waiting"):
+        ask_again_and_again()
+    for stream in streams:
+        stream.close()
+    assert len(streams) > 1
+    assert client.completions.create(model="tiny", prompt="A", max_tokens=2).choices
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_lets_go_of_its_rows(studio: Studio, address: str, stream: bool) -> None:
+    body = {"model": "tiny", "prompt": "Mira ", "max_tokens": 4000, "n": 24, "ignore_eos": True, "stream": stream}
+    engine = studio.load("tiny").engine
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=_DEADLINE_SECONDS)
+    connection.request("POST", "/v1/completions", json.dumps(body))
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while not engine.in_use:
+        assert time.monotonic() < deadline
+    connection.close()
+    while engine.in_use:
+        assert time.monotonic() < deadline
