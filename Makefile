@@ -11,7 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
-PARALLEL := $(if $(filter-out 0,$(WORKERS)),-n $(WORKERS) --dist loadfile)
+# tests/conftest.py puts the files that take longest first; left to itself pytest-xdist would take them last.
+PARALLEL := $(if $(filter-out 0,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
 CHECKED := textgen tests $(wildcard app.py)
 
 # One thread for each test process: torch's own threads would fight over the cores that the processes share.

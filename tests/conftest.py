@@ -29,6 +29,12 @@ settings.register_profile("wide", max_examples=2_000, deadline=None, print_blob=
 settings.load_profile(os.environ.get("TEXTGEN_HYPOTHESIS_PROFILE", "repeatable"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: no process is left with one of them while the other has nothing to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def chromium_path() -> str:
     """Path of the Chromium that browser tests drive.

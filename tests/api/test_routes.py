@@ -96,6 +96,9 @@ def test_too_many_at_once_are_told_to_come_back(studio: Studio, address: str, cl
     for stream in streams:
         stream.close()
     assert len(streams) > 1
+    engine, deadline = studio.load("tiny").engine, time.monotonic() + _DEADLINE_SECONDS
+    while engine.in_use:
+        assert time.monotonic() < deadline
     assert client.completions.create(model="tiny", prompt="A", max_tokens=2).choices
 
 
