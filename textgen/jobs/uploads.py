@@ -112,7 +112,7 @@ class UploadStore:
                 for number, (path, name) in enumerate(files, 1):
                     raw = folder / "raw" / f"{number:04}"
                     shutil.copyfile(path, raw)
-                    chosen = known.get((name, _digest(raw)))
+                    chosen = known.get((name, _digest(raw))) if known else None
                     sources.append(replace(chosen, path=raw) if chosen else ImportSource(raw, name))
             return self._imported(upload_id, tuple(sources), pasted, person.key, progress)
         except BaseException:
