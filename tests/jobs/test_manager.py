@@ -188,6 +188,25 @@ def test_a_base_stays_while_a_run_waits_for_it(manager: JobManager, quick: RunSe
     assert manager.runs() == []
 
 
+def test_what_is_asked_right_after_a_kill_counts(manager: JobManager, quick: RunSettings) -> None:
+    manager.limits = Limits(max_runs_training_per_device=0)
+    run = manager.submit(quick)
+    store = open_queue(manager.root, manager.limits)
+    claimed = store.claim("cpu", max_running=1)
+    assert claimed is not None
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
+        process = ProcessIdentity.of(worker.pid)
+        assert process is not None
+        store.confirm(run, str(claimed.claim), process)
+        folder = manager.view(run).folder
+        folder.replace_status(RunStatus("running", 0.0, process))
+        worker.kill()
+    manager.resume(run, longer={"minutes": 5.0})
+    entry = store.entry(run)
+    assert entry is not None
+    assert (entry.state, entry.task["longer"]) == ("waiting", {"minutes": 5.0})
+
+
 @pytest.mark.parametrize("verb", ["pause", "stop"])
 def test_a_run_that_fell_out_of_the_queue_ends_and_nobody_is_interrupted(
     manager: JobManager, quick: RunSettings, verb: str

@@ -155,6 +155,8 @@ class JobManager:
         `longer`, a budget such as {"minutes": 5.0}, lets also a finished run train on.
         """
         view = self.view(run_id, person)
+        # The row of a worker that was killed just now would stand for the new task.
+        self.dispatch()
         allowed = RESUMABLE_STATES | {"finished"} if longer else RESUMABLE_STATES
         if view.state not in allowed:
             raise InvalidSetting("run", f"one that is {view.state}", f"one that is {', '.join(sorted(allowed))}")
