@@ -100,6 +100,6 @@ def test_the_command_line_trains_in_two_processes_and_stops_at_ctrl_c(quick: Run
     status = RunFolder(run).read_status()
     assert status is not None
     assert (status.state, status.identity and status.identity.pid) == ("stopped", process.pid)
-    assert out.count(b"\n") == 1, (out, err)
+    assert out.count(b"\n") == 1, (out, err.decode())
     result = json.loads(out)
     assert result["step"] == status.step > 0

@@ -16,6 +16,7 @@ import pytest
 
 from textgen.errors import Abandoned, InvalidSetting, ProcessesEnded
 from textgen.jobs.process_identity import ProcessIdentity
+from textgen.jobs.rank import joined
 from textgen.jobs.supervision import Supervised, Supervisor
 
 DEADLINE_SECONDS = 60.0
@@ -43,6 +44,19 @@ def test_an_end_is_an_end(tmp_path: Path, environment: dict[str, str]) -> None:
     run(Supervisor(tmp_path), "", environment)
     with pytest.raises(ProcessesEnded):
         run(Supervisor(tmp_path), "raise SystemExit(1)", environment)
+
+
+def test_what_goes_wrong_when_all_is_done_is_no_failure(tmp_path: Path, environment: dict[str, str]) -> None:
+    run(Supervisor(tmp_path), RANK + "assert not own.finished; own.finish(); raise SystemExit(1)", environment)
+    run(Supervisor(tmp_path), RANK + "raise SystemExit(0 if own.finished else 1)", environment)
+
+
+def test_processes_that_are_started_again_after_the_end_do_nothing(tmp_path: Path) -> None:
+    environment = {"TEXTGEN_SUPERVISION": str(tmp_path)}
+    Supervised(environment).finish()
+    with pytest.raises(SystemExit) as ended, joined(environment, "cpu"):
+        pytest.fail("it began anew")
+    assert ended.value.code == 0
 
 
 def test_the_error_of_a_rank_is_raised_once_and_comes_before_what_it_caused(

@@ -104,15 +104,21 @@ class Rank:
 def joined(environment: Mapping[str, str], device: DeviceName) -> Iterator[Rank]:
     """The ranks that torchrun started, this one among them, for as long as the context lasts.
 
-    An error of ours that leaves the context ends all of them. It goes on to the supervisor where there is one, and this
-    process then ends.
+    Where an earlier start of them has done it all, this process ends. An error of ours that leaves the context ends all
+    of them. It goes on to the supervisor where there is one, and this process then ends.
     """
     supervised = Supervised(environment)
+    if supervised.finished:
+        raise SystemExit(0)
     ranks = Ranks()
     try:
         ranks, device = join_ranks(environment, device)
         yield Rank(ranks, device, supervised, restarts(environment) > 0)
-        ranks.part()
+        if ranks.leads:
+            # All has been written and told. The others say so when they know that it has.
+            supervised.finish()
+        if ranks.part():
+            supervised.finish()
     except TextgenError as error:
         if not isinstance(error, Abandoned):
             ranks.abandon()

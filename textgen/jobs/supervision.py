@@ -1,8 +1,8 @@
 """What passes between the process that starts `torchrun` on a host and those that torchrun starts there.
 
 The first is who the world knows the run by; it stays while torchrun starts the others again. Files in a folder of its
-own are enough: "stop" says in which state the run is to end, "error" which error of ours ended it, and "abandoned" that
-this happened at a rank of another host.
+own are enough: "stop" says in which state the run is to end, "error" which error of ours ended it, "abandoned" that
+this happened at a rank of another host, and "done" that nothing is left to do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from textgen.jobs.run_status import RunState
 
 _FOLDER = "TEXTGEN_SUPERVISION"
 _SUPERVISOR = "TEXTGEN_SUPERVISOR"
-_STOP, _ERROR, _ABANDONED = "stop", "error", "abandoned"
+_STOP, _ERROR, _ABANDONED, _DONE = "stop", "error", "abandoned", "done"
 _LOOK_SECONDS = 0.2
 _ENDS: tuple[RunState, ...] = ("stopped", "paused", "interrupted")
 
@@ -34,6 +34,7 @@ class Supervisor:
     def __init__(self, folder: Path) -> None:
         self._stop = folder / _STOP
         self._errors = (folder / _ERROR, folder / _ABANDONED)
+        self._done = folder / _DONE
         self._environment = {_FOLDER: str(folder), _SUPERVISOR: json.dumps(asdict(ProcessIdentity.current()))}
 
     def stop(self, state: RunState = "stopped") -> None:
@@ -55,7 +56,7 @@ class Supervisor:
         for path in self._errors:
             if path.exists():
                 raise error_from_dict(json.loads(path.read_bytes()))
-        if status:
+        if status and not self._done.exists():
             raise ProcessesEnded
 
 
@@ -98,6 +99,16 @@ class Supervised:
         write_atomically(self._folder / name, json.dumps(error_as_dict(error)).encode())
         return True
 
+    def finish(self) -> None:
+        """Says that this host's part is done: what goes wrong while its processes end is no reason to start again."""
+        if self._folder is not None:
+            write_atomically(self._folder / _DONE, b"")
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier start of these processes has done it all."""
+        return self._folder is not None and (self._folder / _DONE).exists()
+
     def asked(self) -> RunState | None:
         """In which state the run is to end now, if it is: also when the supervisor or torchrun is no more."""
         if os.getppid() != self._torchrun or (self.supervisor is not None and self.supervisor.process() is None):
@@ -109,8 +120,9 @@ class Supervised:
         return None
 
     def _look(self, stop: Callable[[RunState], None]) -> None:
-        while not self._closed.wait(_LOOK_SECONDS):
+        while True:
             state = self.asked()
             if state is not None:
-                stop(state)
-                return
+                return stop(state)
+            if self._closed.wait(_LOOK_SECONDS):
+                return None

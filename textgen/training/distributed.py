@@ -112,8 +112,8 @@ class Ranks:
         self.exchange()
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
-    def part(self) -> None:
-        """Waits until all have come so far. All call it, before they leave.
+    def part(self) -> bool:
+        """Waits until all have come so far, and says whether they have. All call it, before they leave.
 
         Who left at once would break off the connection by which another may still receive.
         """
@@ -124,7 +124,8 @@ class Ranks:
         except RuntimeError as error:
             if not is_lost_rank(error):
                 raise
-            # All that was to be done together is done.
+            return False
+        return True
 
     def close(self) -> None:
         """Leaves the group."""
