@@ -71,6 +71,16 @@ def test_every_command_works_in_the_order_it_is_told(workplace: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("example", re.findall(r"```python\n(import textgen\n.*?)```", README, flags=re.DOTALL))
+def test_the_examples_in_python_write(example: str, workplace: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=workplace, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 20
+
+
+@pytest.mark.slow
 def test_the_server_command_answers(workplace: Path) -> None:
     (command,) = [command for command in shell_commands() if command.startswith("textgen serve")]
     with socket.socket() as probe:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from textgen.config import AdaptationSettings, GenerationSettings
+from textgen.config import AdaptationSettings, GenerationSettings, update_settings
 from textgen.engine.choosing import BackendName, open_backend
 from textgen.engine.engine import Engine
 from textgen.engine.requests import GenerationRequest, TokenScore
@@ -138,6 +138,18 @@ class LoadedModel:
             copies=self._copy_finder(prompt_ids),
         )
 
+    def stream(self, prompt: str | Sequence[int] = "", **settings: Any) -> TextStream:
+        """`generate` with the settings that suit this model, but for those given by name (`GenerationSettings`)."""
+        return self.generate(prompt, update_settings(self.defaults, **settings))
+
+    def write(self, prompt: str | Sequence[int] = "", **settings: Any) -> str:
+        """All that `stream` writes, without the prompt. Raises as `generate`, and `EngineClosed`."""
+        with self.stream(prompt, **settings) as stream:
+            for event in stream:
+                if isinstance(event, TextEnd):
+                    return event.text
+        raise EngineClosed
+
     def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """The tokens of a prompt after `<bos>`; `InvalidSetting` for one that is too long or holds no token ids."""
         most = self.limits.max_prompt_chars
@@ -197,7 +209,14 @@ class LoadedModel:
         ]
 
     def close(self) -> None:
+        """Ends the engine; streams that run end as cancelled."""
         self.engine.close()
+
+    def __enter__(self) -> LoadedModel:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from textgen.engine.backends import Backend
 from textgen.engine.decoding import Logits
 from textgen.engine.device_backend import DeviceBackend
 from textgen.engine.torch_backend import TorchBackend
-from textgen.errors import BackendUnavailable
+from textgen.errors import BackendUnavailable, InvalidSetting
 from textgen.model.language_model import LanguageModel
 
 BackendName = Literal["auto", "onnx", "torch"]
@@ -30,8 +30,13 @@ def open_backend(
     """Makes `model` ready to run, which may move it to `device`; graphs are kept in `cache_folder` if there is one.
 
     "auto" takes ONNX Runtime on a processor and half precision on a GPU; where that cannot be it takes what "torch"
-    asks for, the reference, with a note that says why. "onnx" raises `BackendUnavailable` instead.
+    asks for, the reference, with a note that says why. "onnx" raises `BackendUnavailable` instead; any other name, and
+    less than one thread, `InvalidSetting`.
     """
+    if kind not in get_args(BackendName):
+        raise InvalidSetting("backend", kind, ", ".join(get_args(BackendName)))
+    if threads is not None and threads < 1:
+        raise InvalidSetting("threads", threads, "at least 1")
     device = torch.device(device)
     if kind == "torch":
         return TorchBackend(model, device)

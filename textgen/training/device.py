@@ -42,7 +42,7 @@ def choose_device(name: DeviceName = "auto") -> torch.device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
-    if not available[name]:
+    if not available.get(name):
         there = ", ".join(["auto", *(kind for kind, there in available.items() if there)])
         raise InvalidSetting("device", name, f"{there} (this machine has no {name})")
     return torch.device(name)
