@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from textgen.config import GenerationSettings, RunSettings, parse_settings, read_settings_file
 from textgen.limits import Limits
@@ -41,6 +42,23 @@ def test_no_machine_path_or_registry_host_is_in_the_repository() -> None:
     texts = {path: path.read_bytes() for path in project_files() if path.suffix not in {".png", ".safetensors"}}
     found = [(path.name, word) for path, text in texts.items() for word in PRIVATE if word.encode() in text]
     assert found == []
+
+
+def test_what_contributors_are_pointed_to_is_there() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    pointed = set(re.findall(r"`((?:textgen|tests|docs)/[\w/.*]+)`", guide))
+    assert len(pointed) > 10
+    assert [path for path in pointed if not list(ROOT.glob(path))] == []
+
+
+def test_the_citation_names_papers_that_the_code_names() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["license"] == "MIT"
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "textgen").rglob("*.py"))
+    papers = [reference["url"] for reference in citation["references"] if "url" in reference]
+    assert len(papers) >= 8
+    assert [paper for paper in papers if paper not in sources] == []
 
 
 def test_a_model_ships() -> None:

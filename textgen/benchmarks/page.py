@@ -25,7 +25,10 @@ import httpx
 from textgen.benchmarks._options import whole_number
 
 _START_SECONDS = 120.0
-_SHIPPED = Path(__file__).parents[2] / "checkpoints"
+# Often enough, and seldom enough not to slow what is waited for.
+_LOOK_SECONDS = 0.02
+# The models of a clone; an installed package has none.
+SHIPPED = Path(__file__).parents[2] / "checkpoints"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m textgen.benchmarks.page", description=__doc__)
     parser.add_argument("--users", type=whole_number(1), nargs="+", default=[1, 10, 40, 200], help="how many at once")
     parser.add_argument("--tokens", type=whole_number(1), default=200, help="tokens that each asks for (default: 200)")
-    parser.add_argument("--models", type=Path, default=_SHIPPED, help="folder of models, of which the first is used")
+    parser.add_argument("--models", type=Path, default=SHIPPED, help="folder of models, of which the first is used")
     options = parser.parse_args(arguments)
     figures: dict[str, Any] = {"benchmark": "page", "tokens": options.tokens}
     with running_app(options.models) as address:
@@ -137,6 +140,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     while not _answers(address):
         if time.monotonic() > deadline or process.poll() is not None:
             raise RuntimeError("the app does not answer")
+        time.sleep(_LOOK_SECONDS)
 
 
 def _answers(address: str) -> bool:

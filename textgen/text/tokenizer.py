@@ -1,8 +1,8 @@
-"""Text ⇄ token ids with a SentencePiece vocabulary (Kudo & Richardson 2018), lossless for every Unicode string.
+"""Text ⇄ token ids with a SentencePiece vocabulary, lossless for every Unicode string.
 
-SentencePiece writes a space as U+2581, so a real U+2581 would come back as a space: it is spelled in byte pieces
-instead, as is every character outside the vocabulary. Decoding goes by a table from pieces to bytes, which makes
-streaming a matter of incremental UTF-8.
+SentencePiece (Kudo & Richardson 2018, https://arxiv.org/abs/1808.06226) writes a space as U+2581, so a real U+2581
+would come back as a space: it is spelled in byte pieces instead, as is every character outside the vocabulary. Decoding
+goes by a table from pieces to bytes, which makes streaming a matter of incremental UTF-8.
 """
 
 from __future__ import annotations

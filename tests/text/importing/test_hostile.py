@@ -13,7 +13,7 @@ from tests.text.importing.files import converted, docx, epub, paragraph, pdf, zi
 from textgen.errors import ArchiveBomb, DamagedFile, HoldsNoText, NotText, TextgenError, UnreadableText
 from textgen.limits import Limits
 from textgen.text.importing.archives import Archive, check_member
-from textgen.text.importing.records import FORMATS
+from textgen.text.importing.formats import FORMATS
 
 ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
 SOUND = {

@@ -8,8 +8,9 @@ into a stream of text (`conversion`), which `sink` writes and reports on.
 from __future__ import annotations
 
 from textgen.text.importing.fit import VocabularyFit, vocabulary_fit
+from textgen.text.importing.formats import FORMATS
 from textgen.text.importing.importer import import_texts, write_pasted
-from textgen.text.importing.records import FORMATS, ImportedText, ImportSource
+from textgen.text.importing.records import ImportedText, ImportSource
 
 __all__ = [
     "FORMATS",

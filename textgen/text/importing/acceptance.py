@@ -12,8 +12,9 @@ from pathlib import Path
 from textgen.errors import ImportFailed, TextgenError
 from textgen.limits import Limits
 from textgen.text.encodings import first_undecodable
+from textgen.text.importing.formats import FORMATS
 from textgen.text.importing.job import BadEvent
-from textgen.text.importing.records import FORMATS, ImportedText
+from textgen.text.importing.records import ImportedText
 
 _NUMBERED = re.compile(r"(\d{4,9})\.txt")
 _MAX_SHOWN_CHARS = 300

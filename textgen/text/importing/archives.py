@@ -11,8 +11,8 @@ from types import TracebackType
 
 from textgen.errors import ArchiveBomb, DamagedFile, EncryptedFile, FileTooLarge, UnsafeMember, UnsupportedFile
 from textgen.limits import Limits
+from textgen.text.importing.formats import ALLOWED
 from textgen.text.importing.member_names import decode_names
-from textgen.text.importing.records import ALLOWED
 
 _CHUNK_BYTES = 1 << 18
 # Whatever its ratio, so little does no harm: short repetitive files compress very well.

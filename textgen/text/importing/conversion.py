@@ -9,6 +9,7 @@ from pathlib import Path
 
 from textgen.errors import TextgenError
 from textgen.limits import Limits
+from textgen.text.importing.formats import FORMAT_TABLE
 from textgen.text.readers import open_text
 
 
@@ -47,20 +48,6 @@ class Conversion:
     problem: TextgenError | None = None
 
 
-# The modules bring their libraries with them, so each is imported when its format comes.
-_MODULES = {
-    "md": "markdown",
-    "html": "html",
-    "csv": "tables",
-    "tsv": "tables",
-    "jsonl": "json_lines",
-    "docx": "docx",
-    "epub": "epub",
-    "pdf": "pdf",
-    "srt": "subtitles",
-}
-
-
 def convert(file: Input, kind: str) -> Conversion:
     """Begins to convert a file of a `kind` of `FORMATS` other than "zip".
 
@@ -71,6 +58,7 @@ def convert(file: Input, kind: str) -> Conversion:
     if kind == "txt":
         text = open_text(file.path, file.encoding, file.name)
         return Conversion(text.blocks(), kept=True, encoding=text.encoding, guessed=text.guessed)
-    module = importlib.import_module(f"textgen.text.importing.{_MODULES[kind]}")
+    # The modules bring their libraries with them, so each is imported when its format comes.
+    module = importlib.import_module(f"textgen.text.importing.{FORMAT_TABLE[kind].module}")
     conversion: Conversion = module.convert(file)
     return conversion

@@ -8,29 +8,11 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from textgen.errors import EncryptedFile, NestedArchive, UnsupportedFile
-from textgen.text.importing.records import ALLOWED
+from textgen.text.importing.formats import ALLOWED, FORMAT_TABLE
 
 _HEAD_BYTES = 1 << 16
-_BY_SUFFIX = {
-    ".txt": "txt",
-    ".text": "txt",
-    ".md": "md",
-    ".markdown": "md",
-    ".html": "html",
-    ".htm": "html",
-    ".xhtml": "html",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".docx": "docx",
-    ".epub": "epub",
-    ".pdf": "pdf",
-    ".srt": "srt",
-    ".zip": "zip",
-}
-_BINARY_KINDS = frozenset({"docx", "epub", "pdf", "zip"})
+_BY_SUFFIX = {suffix: name for name, form in FORMAT_TABLE.items() for suffix in form.suffixes}
+_BINARY_KINDS = frozenset(name for name, form in FORMAT_TABLE.items() if form.binary)
 # First bytes of what people drop by mistake.
 _OTHERS = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),

@@ -9,9 +9,6 @@ from typing import Any
 
 from textgen.errors import TextgenError, error_as_dict, error_from_dict
 
-FORMATS = ("txt", "md", "html", "csv", "tsv", "jsonl", "docx", "epub", "pdf", "srt", "zip")
-ALLOWED = ", ".join(FORMATS)
-
 
 @dataclass(frozen=True)
 class ImportSource:
