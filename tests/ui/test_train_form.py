@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,15 @@ class TestSuit:
         form.read()
         assert "Cyrillic" in form.suit(base="tiny")["fit"]
         assert form.suit(base="tiny", vocabulary="extend")["fit"] == ""
+
+    def test_a_model_that_knows_the_script_is_suggested(self, form: Form) -> None:
+        form.pasted = make_text(characters=3_000)
+        form.read()
+        assert re.search("“(tiny|endless)” knows this script", form.suit()["fit"])
+        assert re.search("“(tiny|endless)”认识这种文字", form.suit("zh")["fit"])
+        form.pasted = "Ёлка и ещё одна ёлка. " * 100
+        form.read()
+        assert form.suit()["fit"] == ""
 
     def test_what_a_base_fixes_is_hidden(self, form: Form) -> None:
         def hidden(**choice: str) -> set[str]:

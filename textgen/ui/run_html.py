@@ -68,6 +68,11 @@ def fit_html(fit: VocabularyFit, language: Language) -> str:
     return f'<div class="fit">{told}</div>'
 
 
+def hint_html(text: str) -> str:
+    """A sentence that helps."""
+    return f'<p class="hint">{escape(text)}</p>'
+
+
 def state_name(view: RunView, language: Language) -> str:
     """The state of a run in a few words."""
     unborn = view.state == "stopped" and not view.status.step
@@ -84,7 +89,7 @@ def head_html(view: RunView, history: RunHistory, language: Language) -> str:
         f'<span style="width:{share:.1f}%"></span></div>'
     )
     told = f'<p class="facts">{escape(facts)}</p>' if facts else ""
-    told += "".join(f'<p class="hint">{escape(line)}</p>' for line in _foreseen(view, language))
+    told += "".join(hint_html(line) for line in _foreseen(view, language))
     return (
         f'<section class="run-head {view.state}" data-state="{view.state}"><header><h3>{escape(view.title)}</h3>'
         f'<span class="state">{state}</span></header>{bar}{told}{_trouble(view, language)}</section>'

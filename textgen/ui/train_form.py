@@ -15,12 +15,15 @@ from textgen.ui.hub_fetch import HubFetch
 from textgen.ui.i18n import Language, known_language, say, say_error
 from textgen.ui.people import People
 from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
-from textgen.ui.run_html import estimate_text, fit_html
+from textgen.ui.run_html import estimate_text, fit_html, hint_html
 from textgen.ui.text_intake import TextIntake, Updates, mark_of, problem_html
 from textgen.ui.train_texts import EXPERT_FIELDS
-from textgen.workshop import Person, RunRequest, Workshop
+from textgen.workshop import Person, RunRequest, Upload, Workshop
 
 _NONE = ""
+# A text of this size teaches a new model as well, and of so many models it is found out soon which fits.
+_SUGGESTED_BELOW_CHARACTERS = 5_000_000
+_MOST_SUGGESTED = 4
 _PRESETS = ("quick", "balanced", "thorough")
 _VOCABULARIES = ("keep", "extend", "new")
 
@@ -145,7 +148,9 @@ class TrainForm:
                 upload, self._request(person, base, vocabulary, preset, "", {"minutes": minutes})
             )
             values = {**settings.text.model_dump(), **settings.model.model_dump(), **settings.training.model_dump()}
-            if base and vocabulary == "keep":
+            if not base:
+                fit = self._suggestion(upload, language)
+            elif vocabulary == "keep":
                 fit = fit_html(self._workshop.fit(upload, self._base_path(person, base)), language)
         except NotFound:
             pass
@@ -154,6 +159,15 @@ class TrainForm:
         if (minutes or "").strip():
             values.pop("minutes", None)
         return [*self._expert.suited(values, fixed, language), gr.Radio(visible=bool(base)), fit]
+
+    def _suggestion(self, upload: Upload, language: Language) -> str:
+        """Which of everybody's models to start from; nothing for a large text, or one that none of them can read."""
+        if upload.characters > _SUGGESTED_BELOW_CHARACTERS:
+            return ""
+        infos = [info for info in self._studio.models() if info.owner is None][:_MOST_SUGGESTED]
+        fits = [(self._workshop.fit(upload, info.folder), info.title) for info in infos]
+        known = [(fit.tokens_per_character, title) for fit, title in fits if fit.suits]
+        return hint_html(say("fit_suggested", language, title=min(known)[1])) if known else ""
 
     def estimate(
         self,

@@ -117,6 +117,10 @@ def _import() -> dict[str, tuple[str, str]]:
             "Its vocabulary: {tokens} tokens for 100 characters, {share} of the characters spelled in bytes.",
             "词表：每 100 个字符 {tokens} 个词元，{share} 的字符以字节拼写。",
         ),
+        "fit_suggested": (
+            "“{title}” knows this script. Who starts from it usually has the better model after the same time.",
+            "“{title}”认识这种文字。从它开始训练，同样的时间通常能得到更好的模型。",
+        ),
         "fit_unknown": (
             "The model does not know this script ({scripts}): extend its vocabulary, or start from another model.",
             "模型不认识这种文字（{scripts}）：请扩充词表，或换一个模型。",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SAMPLE_CHARS = 1 << 18
 _TEXT_CHARS = 1 << 15
 _MOST = 0.5
+_MOST_FALLBACK = 0.02
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class VocabularyFit:
     byte_fallback_share: float
     tokens_per_character: float
     unknown_scripts: tuple[str, ...]
+
+    @property
+    def suits(self) -> bool:
+        """Whether nearly all of the text has pieces."""
+        return self.characters > 0 and not self.unknown_scripts and self.byte_fallback_share < _MOST_FALLBACK
 
 
 def vocabulary_fit(tokenizer: Tokenizer, texts: Iterable[str]) -> VocabularyFit:
