@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from packaging.utils import canonicalize_name
 
 from textgen.config import GenerationSettings, RunSettings, parse_settings, read_settings_file
 from textgen.limits import Limits
@@ -42,6 +44,18 @@ def test_no_machine_path_or_registry_host_is_in_the_repository() -> None:
     texts = {path: path.read_bytes() for path in project_files() if path.suffix not in {".png", ".safetensors"}}
     found = [(path.name, word) for path, text in texts.items() for word in PRIVATE if word.encode() in text]
     assert found == []
+
+
+def test_the_app_uses_everything_that_a_space_installs() -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {re.split(r"[=<>;\[]", line)[0].strip() for line in lines if line and not line.startswith("#")}
+    sources = "\n".join(
+        path.read_text(encoding="utf-8") for path in [*(ROOT / "textgen").rglob("*.py"), ROOT / "app.py"]
+    )
+    imported = set(re.findall(r"^\s*(?:import|from) (\w+)", sources, flags=re.MULTILINE))
+    installed = metadata.packages_distributions()
+    used = {canonicalize_name(name) for module in imported for name in installed.get(module, [])}
+    assert {name for name in pinned if canonicalize_name(name) not in used} == set()
 
 
 def test_what_contributors_are_pointed_to_is_there() -> None:
