@@ -11,7 +11,8 @@ from onnx import numpy_helper
 
 from tests.engine.helpers import VOCAB, open_onnx, tiny_model
 from textgen.config import CELLS
-from textgen.engine.onnx_graph import GraphBuilder
+from textgen.engine.onnx_graph import GraphBuilder, state_names
+from textgen.engine.onnx_products import Fp32Products, Int8Products, Products
 from textgen.errors import BackendUnavailable
 from textgen.model import LanguageModel
 from textgen.model.cells import LSTM
@@ -129,3 +130,57 @@ def test_a_cell_without_a_graph_is_refused_by_name() -> None:
     model.layers[1].__class__ = Peephole
     with pytest.raises(BackendUnavailable, match="Peephole"):
         GraphBuilder(model)
+
+
+def open_whole(model: LanguageModel, products: Products) -> ort.InferenceSession:
+    graph = GraphBuilder(model, products).language_model()
+    onnx.checker.check_model(graph, full_check=True)
+    # None but ONNX's own operators, in the bodies of loops neither.
+    assert [opset.domain for opset in graph.opset_import] == [""]
+    return ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def run_whole(
+    session: ort.InferenceSession, token_ids: np.ndarray, state: dict[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    logits, *after = session.run(None, {"token_ids": token_ids, **state})
+    assert [value.name for value in session.get_outputs()[1:]] == [f"next_{name}" for name in state]
+    return logits, dict(zip(state, after, strict=True))
+
+
+def whole_state(model: LanguageModel, batch_size: int) -> dict[str, np.ndarray]:
+    names = [name for names in state_names(model) for name in names]
+    return {name: np.zeros((batch_size, model.settings.hidden_size), np.float32) for name in names}
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_whole_model_is_the_reference_all_at_once_and_step_by_step(cell: str, num_layers: int) -> None:
+    model = tiny_model(cell, num_layers=num_layers)
+    session = open_whole(model, Fp32Products())
+    token_ids = np.random.default_rng(0).integers(0, VOCAB, (2, 30))
+    with torch.inference_mode():
+        expected, after = model(torch.from_numpy(token_ids), model.initial_state(2))
+    at_once, end = run_whole(session, token_ids, whole_state(model, 2))
+    np.testing.assert_allclose(at_once, expected.numpy(), rtol=1e-4, atol=1e-4)
+    for found, (_, tensor) in zip(end.values(), after.named_tensors(), strict=True):
+        np.testing.assert_allclose(found, tensor.numpy(), rtol=1e-4, atol=1e-4)
+    state = whole_state(model, 2)
+    for time in range(token_ids.shape[1]):
+        logits, state = run_whole(session, token_ids[:, time : time + 1], state)
+        np.testing.assert_allclose(logits[:, 0], at_once[:, time], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_whole_model_in_8_bits_gives_a_text_the_same_values_in_every_company(cell: str) -> None:
+    """And nearly those of the engine's, which does not round the first layer's input."""
+    model = tiny_model(cell, hidden_size=64, embedding_size=32)
+    session = open_whole(model, Int8Products())
+    token_ids = np.random.default_rng(0).integers(0, VOCAB, (3, 20))
+    together, _ = run_whole(session, token_ids, whole_state(model, 3))
+    state = whole_state(model, 1)
+    for time in range(20):
+        logits, state = run_whole(session, token_ids[1:2, time : time + 1], state)
+        np.testing.assert_array_equal(logits[0, 0], together[1, time])
+    engine = open_onnx(model).open_pool(1).read_all(0, token_ids[1])
+    assert np.abs(together[1] - engine).mean() < 0.05 * engine.std()

@@ -1,57 +1,51 @@
-"""A language model as ONNX graphs with 8-bit weights, exact to the bit whatever rows run together.
+"""A language model as ONNX graphs, by default with 8-bit weights, exact to the bit whatever rows run together.
 
 Weights become 8-bit integers with a scale for each output channel. What they are multiplied with becomes 8-bit too, by
 a scale that is the largest magnitude of its own row. Sums of integers are exact, so a row's result is the same in every
 batch, and on every processor as far as the multiplications are concerned.
 
-What the first layer makes of its input depends on the token alone, so it is no product here but a table, made once in
-fp32; the graphs get its rows, `gates`, instead of token ids. A layer's gates are ordered so that those with the same
+What the first layer makes of its input depends on the token alone, so it is no product for the engine but a table, made
+once in fp32; the engine's graphs get its rows, `gates`, instead of token ids. `language_model`, for the use elsewhere,
+does without that table, which is larger than all the rest. A layer's gates are ordered so that those with the same
 activation lie side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from textgen.engine.onnx_cells import CELLS, Graph, Site
+from textgen.engine.onnx_products import Array, Factor, Int8Products, Products
 from textgen.errors import BackendUnavailable
 from textgen.model.cells import RecurrentLayer
 from textgen.model.language_model import LanguageModel
 
-Array = NDArray[np.float32]
 Shape = list[str | int]
 
-_OPSET = 18
+OPSET = 18
 _IR_VERSION = 9
-# Processors without VNNI add two products of uint8 and int8 in 16 bits, and 2 · 180 · 91 is the largest sum that fits
-# with about as many levels on both sides. So every processor gives the same sums, and none has to go a slower way.
-_WEIGHT_LEVELS = 91  # weights lie in [-91, 91]
-_LEVELS = 90  # what they are multiplied with in [0, 180]
-_ZERO = 90  # what stands for zero there
-_CONTRIB = "com.microsoft"
-_SMALLEST = 1e-30  # stands in for a largest magnitude of zero
 
 
-class Quantized(NamedTuple):
-    """Names of 8-bit levels [..., width] and of what the highest level of each row stands for [..., 1]."""
-
-    levels: str
-    largest: str
+def state_names(model: LanguageModel) -> list[list[str]]:
+    """What `GraphBuilder.language_model` calls the state's parts, for each layer: [h0, c0], [h1, c1] of an LSTM."""
+    layers = [layer for layer in model.layers if isinstance(layer, RecurrentLayer)]
+    return [[f"{part}{number}" for part in layer.state_names] for number, layer in enumerate(layers)]
 
 
 class GraphBuilder:
     """Builds the graphs of a model and makes no change to it; `BackendUnavailable` for cells that have no graph."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, products: Products | None = None) -> None:
+        self._products = products or Int8Products()
         self._settings = model.settings
         self._layers = [_Layer(layer) for layer in model.layers if isinstance(layer, RecurrentLayer)]
+        self._state_names = state_names(model)
         self._embedding = _array(model.embedding)  # [vocab, embedding]
         self._output_bias = _array(model.output_bias)
         if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
@@ -75,13 +69,13 @@ class GraphBuilder:
     def step(self) -> onnx.ModelProto:
         """A token for each row: gates [rows, channels], state [rows, state_size] → logits [rows, vocab], next_state."""
         graph = Graph()
-        gates, output, after = "gates", Quantized("", ""), list[str]()
+        gates, output, after = "gates", Factor(""), list[str]()
         for number, (layer, parts) in enumerate(zip(self._layers, self._unpack(graph), strict=True)):
             if number:
                 gates = self._product(graph, f"input{number}", output, layer.input, layer.input_bias)
             hidden = self._recurrent(graph, number, parts[0])
             parts = self._cell(graph, number, gates, hidden, parts)
-            output = self._quantize(graph, parts[0])
+            output = self._factor(graph, parts[0])
             after += parts
         graph.add("Concat", *after, output="next_state", axis=-1)
         self._logits(graph, output)
@@ -89,7 +83,7 @@ class GraphBuilder:
             "gates": ["rows", self._layers[0].channels],
             "state": ["rows", self.state_size],
         }
-        return _model(graph, inputs, ("logits", "next_state"))
+        return _model(graph, inputs, {"logits": None, "next_state": None})
 
     def prefill(self) -> onnx.ModelProto:
         """Many tokens for each row: gates [time, rows, channels], present [time, rows, 1], state → hidden, next_state.
@@ -99,31 +93,83 @@ class GraphBuilder:
         step before; the values are those of `step`, to the bit.
         """
         graph = Graph()
-        gates, outputs, after = "gates", "", list[str]()
-        for number, (layer, parts) in enumerate(zip(self._layers, self._unpack(graph), strict=True)):
-            if number:
-                quantized = self._quantize(graph, outputs)
-                gates = self._product(graph, f"input{number}", quantized, layer.input, layer.input_bias)
-            body = self._scan_body(graph, number, layer)
-            ends = [graph.fresh() for _ in parts]
-            outputs = "hidden" if number == len(self._layers) - 1 else graph.fresh()
-            graph.nodes.append(
-                helper.make_node("Scan", [*parts, gates, "present"], [*ends, outputs], body=body, num_scan_inputs=2)
-            )
-            after += ends
-        graph.add("Concat", *after, output="next_state", axis=-1)
+        parts = self._unpack(graph)
+        after = [[graph.fresh() for _ in part] for part in parts]
+        self._read(graph, "gates", parts, after, "hidden", present="present")
+        graph.add("Concat", *chain.from_iterable(after), output="next_state", axis=-1)
         inputs: dict[str, Shape] = {
             "gates": ["time", "rows", self._layers[0].channels],
             "present": ["time", "rows", 1],
             "state": ["rows", self.state_size],
         }
-        return _model(graph, inputs, ("hidden", "next_state"))
+        return _model(graph, inputs, {"hidden": None, "next_state": None})
+
+    def language_model(self) -> onnx.ModelProto:
+        """The whole model, called as it is itself: token_ids [batch, time], state → logits [batch, time, vocab], state.
+
+        The state's tensors [batch, hidden_size] are named by `state_names`; those after the last token have next_
+        before that.
+        """
+        graph = Graph()
+        token_ids = graph.add("Transpose", "token_ids", perm=[1, 0])  # [time, batch]
+        embedded = self._products.rows(graph, "vocabulary", self._embedding, token_ids)
+        first = self._layers[0]
+        gates = self._product(graph, "input0", self._factor(graph, embedded), first.input, first.input_bias)
+        before = self._state_names
+        after = [[f"next_{part}" for part in parts] for parts in before]
+        outputs = self._read(graph, gates, before, after, graph.fresh())
+        hidden = graph.add("Transpose", outputs, perm=[1, 0, 2])  # [batch, time, hidden]
+        self._logits(graph, self._factor(graph, hidden))
+        state: Shape = ["batch", self._settings.hidden_size]
+        return _model(
+            graph,
+            {"token_ids": ["batch", "time"], **dict.fromkeys(chain.from_iterable(before), state)},
+            {
+                "logits": ["batch", "time", self._settings.vocab_size],
+                **dict.fromkeys(chain.from_iterable(after), state),
+            },
+        )
 
     def head(self) -> onnx.ModelProto:
         """hidden [rows, hidden_size] → logits [rows, vocab]."""
         graph = Graph()
-        self._logits(graph, self._quantize(graph, "hidden"))
-        return _model(graph, {"hidden": ["rows", self._settings.hidden_size]}, ("logits",))
+        self._logits(graph, self._factor(graph, "hidden"))
+        return _model(graph, {"hidden": ["rows", self._settings.hidden_size]}, {"logits": None})
+
+    def _read(
+        self,
+        graph: Graph,
+        gates: str,
+        before: Sequence[Sequence[str]],
+        after: Sequence[Sequence[str]],
+        last: str,
+        *,
+        present: str = "",
+    ) -> str:
+        """The layers' steps over time, from what the first one's gates get [time, rows, channels].
+
+        `before` and `after` name the state's parts for each layer, `last` what the last one puts out, which is returned
+        [time, rows, hidden_size]. Where `present` is given and false, a row's state stays.
+        """
+        outputs = ""
+        for number, layer in enumerate(self._layers):
+            if number:
+                gates = self._product(
+                    graph, f"input{number}", self._factor(graph, outputs), layer.input, layer.input_bias
+                )
+            body = self._scan_body(graph, number, layer, bool(present))
+            outputs = last if number == len(self._layers) - 1 else graph.fresh()
+            scanned = [gates, present] if present else [gates]
+            graph.nodes.append(
+                helper.make_node(
+                    "Scan",
+                    [*before[number], *scanned],
+                    [*after[number], outputs],
+                    body=body,
+                    num_scan_inputs=len(scanned),
+                )
+            )
+        return outputs
 
     def _unpack(self, graph: Graph) -> list[list[str]]:
         """The state's parts for each layer."""
@@ -139,9 +185,9 @@ class GraphBuilder:
     def _recurrent(self, graph: Graph, number: int, hidden: str) -> str:
         """What a layer's gates get from its previous output."""
         layer = self._layers[number]
-        return self._product(graph, f"hidden{number}", self._quantize(graph, hidden), layer.hidden, layer.hidden_bias)
+        return self._product(graph, f"hidden{number}", self._factor(graph, hidden), layer.hidden, layer.hidden_bias)
 
-    def _scan_body(self, outer: Graph, number: int, layer: _Layer) -> onnx.GraphProto:
+    def _scan_body(self, outer: Graph, number: int, layer: _Layer, with_present: bool) -> onnx.GraphProto:
         """One step of one layer; weights are taken from the graph around it."""
         body = Graph(prefix=f"layer{number}_", outer=outer)
         size = self._settings.hidden_size
@@ -149,40 +195,28 @@ class GraphBuilder:
         gates, present = f"layer{number}_gates", f"layer{number}_present"
         hidden = self._recurrent(body, number, before[0])
         stepped = self._cell(body, number, gates, hidden, before)
-        after = [body.add("Where", present, new, old) for new, old in zip(stepped, before, strict=True)]
         output = body.add("Identity", stepped[0])
         inputs = [_value(name, ["rows", size]) for name in before]
-        inputs += [_value(gates, ["rows", layer.channels]), _value(present, ["rows", 1], TensorProto.BOOL)]
+        inputs.append(_value(gates, ["rows", layer.channels]))
+        after = stepped
+        if with_present:
+            after = [body.add("Where", present, new, old) for new, old in zip(stepped, before, strict=True)]
+            inputs.append(_value(present, ["rows", 1], TensorProto.BOOL))
         outputs = [_value(name, ["rows", size]) for name in (*after, output)]
         return helper.make_graph(body.nodes, f"layer{number}", inputs, outputs)
 
-    def _logits(self, graph: Graph, hidden: Quantized) -> None:
+    def _logits(self, graph: Graph, hidden: Factor) -> None:
         """From what the last layer puts out [rows, hidden] to "logits"."""
         projected = self._product(graph, "projection", hidden, self._projection_weight, self._projection_bias)
-        quantized = self._quantize(graph, projected)
+        quantized = self._factor(graph, projected)
         scores = self._product(graph, "vocabulary", quantized, self._embedding, None)
         graph.add("Add", scores, graph.constant("output_bias", self._output_bias), output="logits")
 
-    def _quantize(self, graph: Graph, values: str) -> Quantized:
-        """`values` [..., width] as shares of the row's largest magnitude."""
-        axis = graph.constant("last_axis", np.array([-1], dtype=np.int64))
-        largest = graph.add("ReduceMax", graph.add("Abs", values), axis, keepdims=1)  # [..., 1]
-        largest = graph.add("Max", largest, graph.constant("smallest", np.float32(_SMALLEST)))
-        share, zero = graph.constant("share", np.float32(1 / _LEVELS)), graph.constant("zero_point", np.uint8(_ZERO))
-        return Quantized(graph.add("QuantizeLinear", graph.add("Div", values, largest), share, zero), largest)
+    def _factor(self, graph: Graph, values: str) -> Factor:
+        return self._products.factor(graph, values)
 
-    def _product(self, graph: Graph, name: str, factor: Quantized, weight: Array, bias: Array | None) -> str:
-        """weight [channels, width] times a quantised [..., width], plus bias: [..., channels]."""
-        level = np.maximum(np.abs(weight).max(axis=1) / np.float32(_WEIGHT_LEVELS), np.float32(_SMALLEST))  # [channels]
-        with np.errstate(invalid="ignore"):  # a broken model's NaN stays in `level` and comes back with it
-            levels = np.rint(weight / level[:, None]).astype(np.int8)
-        zero = graph.constant("zero_point", np.uint8(_ZERO))
-        # MatMulIntegerToFloat would do the next three at once, but takes half as long again for a single row.
-        sums = graph.add("MatMulInteger", factor.levels, graph.constant(f"{name}_weight", levels.T), zero)
-        size = graph.constant(f"{name}_level", level / np.float32(_LEVELS))
-        product = graph.add("Mul", graph.add("Cast", sums, to=TensorProto.FLOAT), size)
-        product = graph.add("Mul", product, factor.largest)
-        return product if bias is None else graph.add("Add", product, graph.constant(f"{name}_bias", bias))
+    def _product(self, graph: Graph, name: str, factor: Factor, weight: Array, bias: Array | None) -> str:
+        return self._products.product(graph, name, factor, weight, bias)
 
 
 class _Layer:
@@ -220,14 +254,14 @@ def _value(name: str, shape: Shape | None, kind: int = TensorProto.FLOAT) -> onn
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def _model(graph: Graph, inputs: dict[str, Shape], outputs: Sequence[str]) -> onnx.ModelProto:
-    kinds = {"present": TensorProto.BOOL}
+def _model(graph: Graph, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape | None]) -> onnx.ModelProto:
+    kinds = {"present": TensorProto.BOOL, "token_ids": TensorProto.INT64}
     made = helper.make_graph(
         graph.nodes,
         "language_model",
         [_value(name, shape, kinds.get(name, TensorProto.FLOAT)) for name, shape in inputs.items()],
-        [_value(name, None) for name in outputs],
+        [_value(name, shape) for name, shape in outputs.items()],
         graph.constants,
     )
-    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_CONTRIB, 1)]
+    opsets = [helper.make_opsetid("", OPSET)]
     return helper.make_model(made, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="textgen-studio")
