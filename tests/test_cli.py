@@ -202,6 +202,13 @@ def test_the_version_is_told(cli: Cli) -> None:
         ("evaluate --checkpoint RUN latin.txt --encoding ascii", "latin.txt: byte 3 is not valid ascii"),
         ("export --checkpoint gone --out new", "gone, folder"),
         ("export --checkpoint RUN --out full", "out: full was given; allowed: a new or empty folder"),
+        ("export --checkpoint RUN --out full --format onnx", "out: full was given; allowed: a new or empty folder"),
+        (
+            "export --checkpoint RUN --out new --format onnx --full",
+            "--full: --format onnx was given; allowed: --format c",
+        ),
+        ("export --checkpoint RUN --out new --format onnx --max-file-mb 9", "--max-file-mb: --format onnx was given"),
+        ("export --checkpoint RUN --out new --format pickle", "pickle"),
         ("tokenizer", "ACTION"),
         ("tokenizer train text.txt", "--out"),
         ("tokenizer train gone.txt --out new.model", "gone.txt cannot be read"),
@@ -696,6 +703,16 @@ def test_an_export_may_be_spread_over_small_files(cli: Cli, trained_run: Path) -
     wrong = cli("export", "--checkpoint", trained_run, "--out", "other", "--max-file-mb", "0")
     assert wrong.status == 2
     assert "max-file-mb" in wrong.err
+
+
+def test_an_export_for_onnx_runtime_is_a_folder_of_its_own_kind(cli: Cli, trained_run: Path) -> None:
+    result = cli("export", "--checkpoint", trained_run, "--format", "onnx", "--out", "web")
+    assert result.status == 0
+    assert result.out.endswith("MB in web\n")
+    assert {"model.onnx", "model_int8.onnx", "tokenizer.json", "example.html"} <= {
+        path.name for path in Path("web").iterdir()
+    }
+    assert cli("generate", "--checkpoint", "web", "--prompt", "a").status == 2
 
 
 def test_work_that_fails_is_status_one(cli: Cli, trained_run: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class TestShippedModel:
         assert shipped.hidden_size == settings.model.hidden_size
 
 
-def test_the_page_brings_its_own_assets() -> None:
-    assets = ROOT / "textgen" / "ui" / "assets"
-    for path in assets.iterdir():
+@pytest.mark.parametrize("folder", ["ui/assets", "export/page"])
+def test_the_pages_bring_their_own_assets(folder: str) -> None:
+    for path in (ROOT / "textgen" / folder).iterdir():
         assert not re.search(r"(https?:)?//[\w.-]+\.\w", path.read_text(encoding="utf-8")), path.name

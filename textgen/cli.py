@@ -174,6 +174,12 @@ def _add_export(verbs: Any) -> None:
     parser = verbs.add_parser("export", help="copy a checkpoint or a run's best one to hand it on, at half the size")
     _add_checkpoint(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the copy")
+    parser.add_argument(
+        "--format",
+        choices=("checkpoint", "onnx"),
+        default="checkpoint",
+        help="onnx: for ONNX Runtime, with a page that generates in the browser; default: checkpoint",
+    )
     parser.add_argument("--full", action="store_true", help="keep fp32 instead of fp16")
     parser.add_argument(
         "--max-file-mb",

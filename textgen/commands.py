@@ -305,17 +305,25 @@ def export(options: argparse.Namespace) -> int:
     from textgen.jobs.checkpoints import open_checkpoint
     from textgen.model.checkpoint import save_checkpoint
 
-    checkpoint, _ = open_checkpoint(options.checkpoint)
-    _check_unused(options.out)
     megabytes = options.max_file_mb
     if megabytes is not None and not 0 < megabytes < math.inf:
         raise InvalidSetting("--max-file-mb", megabytes, "a number of megabytes above 0")
-    save_checkpoint(
-        options.out,
-        checkpoint,
-        weight_format="float32" if options.full else "float16",
-        max_file_bytes=None if megabytes is None else int(megabytes * 1e6),
-    )
+    if options.format == "onnx" and (options.full or megabytes is not None):
+        given = "--full" if options.full else "--max-file-mb"
+        raise InvalidSetting(given, "--format onnx", "--format checkpoint; onnx has fp32 and int8, each in one file")
+    checkpoint, tokenizer = open_checkpoint(options.checkpoint)
+    _check_unused(options.out)
+    if options.format == "onnx":
+        from textgen.export import export_onnx
+
+        export_onnx(options.out, checkpoint, tokenizer)
+    else:
+        save_checkpoint(
+            options.out,
+            checkpoint,
+            weight_format="float32" if options.full else "float16",
+            max_file_bytes=None if megabytes is None else int(megabytes * 1e6),
+        )
     size = sum(path.stat().st_size for path in options.out.iterdir())
     _write_line(f"{size / 1e6:.1f} MB in {options.out}")
     return 0

@@ -52,3 +52,32 @@ KOREAN = (
     "말했습니다.\n저녁이 되자 바람이 바뀌어 물레방아가 거꾸로 돌았고, 밀가루는 모두 다시 밀이 되었습니다. 그래서 "
     "사람들은 밀을 먹었습니다.\n"
 )
+# What vocabularies stumble over.
+TRICKY = [
+    "",
+    " ",
+    "▁",
+    "▁ ▁▁  ▁",
+    "a▁b",
+    "\0",
+    "a\0b",
+    "\r",
+    "a\r\nb",
+    "\t\ttab",
+    "\n\n\n",
+    " \n \n",
+    "    four spaces    ",
+    "\u0301",
+    "e\u0301",
+    "👩‍👩‍👧‍👦 and 🏳️‍🌈",
+    "<bos>",
+    "<unk><eos><pad>",
+    "<0x41>",
+    "<s></s>",
+    "\ue000\uf8ff",
+    "\ufffe\uffff\U0010ffff",
+    "\ufeff",
+    "\u2585 \u2047",
+    "ﬁ Ａ ½ \u00a0 \u3000 \u200b \u2028",
+    CHINESE,
+]

@@ -11,40 +11,12 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.text.samples import CHINESE, ENGLISH
+from tests.text.samples import CHINESE, ENGLISH, TRICKY
 from textgen.errors import BadTokenizer, InvalidSetting
 from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from textgen.text.tokenizer_training import TokenizerKind, train_tokenizer
 
 KINDS: tuple[TokenizerKind, ...] = ("unigram", "bpe", "char")
-TRICKY = [
-    "",
-    " ",
-    "▁",
-    "▁ ▁▁  ▁",
-    "a▁b",
-    "\0",
-    "a\0b",
-    "\r",
-    "a\r\nb",
-    "\t\ttab",
-    "\n\n\n",
-    " \n \n",
-    "    four spaces    ",
-    "\u0301",
-    "e\u0301",
-    "👩‍👩‍👧‍👦 and 🏳️‍🌈",
-    "<bos>",
-    "<unk><eos><pad>",
-    "<0x41>",
-    "<s></s>",
-    "\ue000\uf8ff",
-    "\ufffe\uffff\U0010ffff",
-    "\ufeff",
-    "\u2585 \u2047",
-    "ﬁ Ａ ½ \u00a0 \u3000 \u200b \u2028",
-    CHINESE,
-]
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -81,7 +81,7 @@ def save_checkpoint(
         (new / CONFIG).write_text(_json(config), encoding="utf-8")
         write_weights(new, checkpoint.model.state_dict(), weight_format, max_file_bytes=max_file_bytes)
         (new / TOKENIZER).write_bytes(checkpoint.tokenizer_bytes)
-        (new / GENERATION).write_text(_json(checkpoint.generation.model_dump(mode="json")), encoding="utf-8")
+        (new / GENERATION).write_text(generation_json(checkpoint.generation), encoding="utf-8")
         (new / CARD).write_text(checkpoint.card, encoding="utf-8")
         if checkpoint.copy_index:
             (new / COPY_INDEX).write_bytes(checkpoint.copy_index)
@@ -121,6 +121,11 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits:
         card=read_file(card, limits.max_config_bytes).decode("utf-8", "replace") if card.exists() else "",
         copy_index=read_file(copy_index, limits.max_copy_indexes_bytes) if copy_index.exists() else b"",
     )
+
+
+def generation_json(generation: GenerationSettings) -> str:
+    """What generation_config.json holds."""
+    return _json(generation.model_dump(mode="json"))
 
 
 def read_model_settings(folder: Path, *, limits: Limits | None = None) -> tuple[ModelSettings, dict[str, Any]]:

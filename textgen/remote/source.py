@@ -19,7 +19,7 @@ _PROJECT = "textgen-studio"
 _BESIDE = ("pyproject.toml", "README.md", "LICENSE")
 _REQUIREMENTS = "requirements.txt"
 # Named one by one, so that nothing goes along that somebody has left in the package's folder.
-_SUFFIXES = frozenset({".py", ".typed", ".css", ".js"})
+_SUFFIXES = frozenset({".py", ".typed", ".css", ".html", ".js"})
 # The first moment that a zip file can name, which a wheel is: the archive depends on its content alone.
 _TIME = 315_532_800
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import sentencepiece
 
@@ -16,7 +16,8 @@ BaseVocabulary = Literal["keep", "extend", "new"]
 
 # Field numbers of sentencepiece_model.proto.
 _PIECES, _TRAINER_SPEC, _MODEL_TYPE = 1, 2, 3
-_PIECE, _SCORE = 1, 2
+_PIECE, _SCORE, _TYPE = 1, 2, 3
+_PIECE_TYPES = {1: "normal", 2: "unknown", 3: "control", 4: "symbol", 5: "unused", 6: "byte"}
 _KINDS: dict[int, TokenizerKind] = {1: "unigram", 2: "bpe", 4: "char"}
 # What a new piece is likelier, in nats, than its spelling, for every piece that it saves.
 _SAVED = 0.1
@@ -54,6 +55,27 @@ def tokenizer_kind(tokenizer: Tokenizer) -> TokenizerKind:
                         raise BadTokenizer("tokenizer.model", f"cannot be extended (model type {kind})")
                     return _KINDS[kind]
     return "unigram"  # the format's default
+
+
+class Piece(NamedTuple):
+    """A piece of a vocabulary. `type` is SentencePiece's: a "symbol" is what it calls user-defined."""
+
+    text: str
+    score: float
+    type: str
+
+
+def pieces(tokenizer: Tokenizer) -> list[Piece]:
+    """All pieces in the order of their ids; `BadTokenizer` for damage that SentencePiece overlooks."""
+    found: list[Piece] = []
+    for number, value in _fields(tokenizer.to_bytes()):
+        if number == _PIECES and isinstance(value, bytes):
+            fields = dict(_fields(value))
+            text, score, kind = fields.get(_PIECE), fields.get(_SCORE, bytes(4)), fields.get(_TYPE, 1)
+            if not isinstance(text, bytes) or not isinstance(score, bytes) or kind not in _PIECE_TYPES:
+                raise BadTokenizer("tokenizer.model", "not a SentencePiece model")
+            found.append(Piece(text.decode(), struct.unpack("<f", score)[0], _PIECE_TYPES[kind]))
+    return found
 
 
 def extend_tokenizer(base: Tokenizer, other: Tokenizer) -> Tokenizer:
