@@ -8,6 +8,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 VENV := .venv
+WEB := tests/browser
 BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
@@ -37,6 +38,7 @@ install-dev: ## Make .venv with what the app and its tests need
 test: lint browser ## Check everything: lint, then all tests, in a real browser too
 	@echo "Running all tests ..."
 	@if $(find_chromium) || $(may_install_packages); then export TEXTGEN_REQUIRE_BROWSER=1; fi; \
+	if $(find_npm) || $(may_install_packages); then export TEXTGEN_REQUIRE_ORT_WEB=1; fi; \
 	$(TEST_ENV) $(PYTEST) $(PARALLEL) $(ARGS)
 
 test-fast: install-dev ## Run the tests that need neither minutes nor a browser
@@ -63,21 +65,33 @@ clean: ## Remove caches and build products; .venv and runs/ stay
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean ## Remove .venv too; runs/ stays
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) $(WEB)/node_modules
 
-# The tests drive Debian's Chromium; Playwright's own download is not used.
+# The tests drive Debian's Chromium; Playwright's own download is not used. onnxruntime-web comes from npm.
 browser: install-dev
-	@$(find_chromium) && exit 0; \
-	if $(may_install_packages); then \
-	  echo "Installing Chromium through apt-get for the browser tests ..."; \
-	  $(as_root) apt-get update -q && \
-	  $(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium || { \
-	    echo "apt-get could not install Chromium, which the browser tests need: see its messages above." >&2; exit 1; }; \
-	else \
-	  echo "Chromium is missing and cannot be installed from here, so the browser tests will be skipped:" \
-	       "install your system's 'chromium' package, or set TEXTGEN_CHROMIUM to the path of a Chromium or Chrome."; \
+	@$(find_chromium) || { $(call install_package,chromium,Chromium,TEXTGEN_CHROMIUM to the path of a Chromium or Chrome); }
+	@if cmp -s $(WEB)/package-lock.json $(WEB)/node_modules/installed-lock.json; then exit 0; fi; \
+	$(find_npm) || { $(call install_package,npm,npm,PATH so that it is found); }; \
+	if $(find_npm); then \
+	  echo "Installing what exported models run on in the browser ..."; \
+	  npm ci --prefix $(WEB) --ignore-scripts --no-audit --no-fund --loglevel=error && \
+	  cp $(WEB)/package-lock.json $(WEB)/node_modules/installed-lock.json; \
 	fi
 
+# $(call install_package,PACKAGE,NAME,VARIABLE to VALUE): by apt-get where that is allowed; elsewhere says what is missing.
+define install_package
+if $(may_install_packages); then \
+  echo "Installing $(2) through apt-get for the browser tests ..."; \
+  $(as_root) apt-get update -q && \
+  $(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(1) || { \
+    echo "apt-get could not install $(2), which the browser tests need: see its messages above." >&2; exit 1; }; \
+else \
+  echo "$(2) is missing and cannot be installed from here, so tests that need it will be skipped:" \
+       "install your system's '$(1)' package, or set $(3)."; \
+fi
+endef
+
+find_npm = command -v npm >/dev/null 2>&1
 find_chromium = { test -n "$$TEXTGEN_CHROMIUM" || command -v chromium >/dev/null 2>&1; }
 as_root = $$(test "$$(id -u)" = 0 || echo sudo -n)
 may_install_packages = { command -v apt-get >/dev/null 2>&1 && \

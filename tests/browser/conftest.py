@@ -137,10 +137,11 @@ def open_page(browser: Browser, server: str) -> Iterator[Callable[..., Page]]:
 
 
 @contextmanager
-def pages(browser: Browser) -> Iterator[Callable[..., Page]]:
+def pages(browser: Browser, *, ready: str = "#document textarea") -> Iterator[Callable[..., Page]]:
     """Opens pages in browser contexts of their own; at the end nothing may have gone wrong in them.
 
-    That is: no request to another host, no error in the console, no exception. `forgive` names what a test causes.
+    That is: no request to another host, no error in the console, no exception. `forgive` names what a test causes;
+    `ready` is what a page that has come has.
     """
     problems: list[str] = []
     forgiven: list[str] = []
@@ -161,7 +162,7 @@ def pages(browser: Browser) -> Iterator[Callable[..., Page]]:
             page.set_default_timeout(60_000)
             watch(page, server)
             page.goto(server + address)
-            page.locator("#document textarea").wait_for()
+            page.locator(ready).wait_for()
             return page
 
         yield open_
