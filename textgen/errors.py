@@ -306,7 +306,7 @@ class ArchiveBomb(TextgenError, ValueError):
     """An archive, or a document that is one inside, that unpacks to far more than honest ones do."""
 
     code = "archive_bomb"
-    template = "{file} would unpack to more than {ratio} times its size, as no honest text does; it was not read."
+    template = "{file} would unpack to more than {ratio} times its size, as no honest file does; it was not read."
 
     def __init__(self, file: str, ratio: float) -> None:
         super().__init__(file=file, ratio=f"{ratio:g}")

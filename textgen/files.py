@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 from safetensors import SafetensorError
 
-from textgen.errors import CannotWrite
+from textgen.errors import CannotWrite, NoRoom
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
@@ -80,6 +80,15 @@ def recover_folder(folder: Path) -> Path:
         with suppress(OSError):
             os.rename(old, folder)
     return folder
+
+
+def check_free(folder: Path, needed_bytes: int, *, min_free_bytes: int) -> None:
+    """Makes `folder`; raises `NoRoom` where after `needed_bytes` more its disk had fewer than `min_free_bytes` free."""
+    with explain_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free - needed_bytes
+    if free < min_free_bytes:
+        raise NoRoom(max(0, free), min_free_bytes)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
@@ -23,6 +22,7 @@ from textgen.errors import InvalidSetting, NoText, NotFound, TextgenError, error
 from textgen.hub import pull, push
 from textgen.jobs.checkpoints import open_checkpoint, open_tokenizer
 from textgen.jobs.manager import JobManager
+from textgen.jobs.model_zip import pack_model, unpack_model
 from textgen.jobs.people import EVERYBODY, Person
 from textgen.jobs.preflight import check_run
 from textgen.jobs.run_folder import RunFolder, resolve_checkpoint, run_of
@@ -30,7 +30,7 @@ from textgen.jobs.run_history import HistoryReader, RunHistory
 from textgen.jobs.run_view import RunView
 from textgen.jobs.uploads import PASTED, Upload, UploadStore
 from textgen.limits import Limits
-from textgen.model.checkpoint import is_checkpoint, read_model_settings, save_checkpoint
+from textgen.model.checkpoint import is_checkpoint, read_model_settings
 from textgen.progress import Progress, ProgressCallback, ignore_progress
 from textgen.text.importing import FORMATS, ImportedText, VocabularyFit, vocabulary_fit
 from textgen.text.readers import open_text
@@ -97,7 +97,7 @@ class Workshop:
         self.jobs = JobManager(runs, device=device, limits=self.limits, threads=threads)
         self.uploads = UploadStore(self.jobs.root, limits=self.limits, kept_elsewhere=self.jobs.person_bytes)
         self._device = device
-        self._hub = hub
+        self.hub = hub
         self._readers: dict[str, HistoryReader] = {}
         self._clock = clock
         self._lock = threading.Lock()
@@ -275,10 +275,7 @@ class Workshop:
     def archive(self, run_id: str, person: Person, folder: Path) -> Path:
         """A zip of a run's checkpoint, at half the size, written into `folder`; `NotFound` when there is none yet."""
         view, found = self._trained(run_id, person)
-        checkpoint, _ = open_checkpoint(found, limits=self.limits)
-        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in view.title).strip("-")[:60] or "model"
-        save_checkpoint(folder / name, checkpoint, weight_format="float16")
-        return Path(shutil.make_archive(str(folder / name), "zip", folder, name))
+        return pack_model(found, view.title, folder, limits=self.limits)
 
     def push(
         self,
@@ -293,7 +290,7 @@ class Workshop:
         """Puts a run's checkpoint on the Hub; returns its address. Raises `NotFound` and what `hub.push` raises."""
         _, found = self._trained(run_id, person)
         return push(
-            found, repo_id, token=token, private=private, endpoint=self._hub, limits=self.limits, progress=progress
+            found, repo_id, token=token, private=private, endpoint=self.hub, limits=self.limits, progress=progress
         )
 
     def fetch(
@@ -302,30 +299,54 @@ class Workshop:
         person: Person,
         *,
         token: str | bool | None,
+        revision: str | None = None,
         progress: ProgressCallback = ignore_progress,
     ) -> str:
         """Makes a model from the Hub the person's own, within what they may keep; returns its name here.
 
         Raises `InvalidSetting`, `NoRoom` and what `hub.pull` raises.
         """
-        self.jobs.check_room(person)
-        room = self.limits.max_hub_bytes
-        if not person.is_admin:
-            room = min(room, self.limits.max_person_bytes - self.jobs.person_bytes(person))
+        limits = self._limits_for_model(person)
 
         def get(folder: Path) -> None:
             pull(
                 repo_id,
                 folder,
                 downloads=self.jobs.fetched.downloads,
+                revision=revision,
                 token=token,
-                endpoint=self._hub,
-                limits=replace(self.limits, max_hub_bytes=room),
+                endpoint=self.hub,
+                limits=limits,
                 check=lambda path: open_checkpoint(path, limits=self.limits),
                 progress=progress,
             )
 
         return self.jobs.fetched.add(repo_id, person, get)
+
+    def import_zip(self, archive: Path, name: str, person: Person, progress: ProgressCallback = ignore_progress) -> str:
+        """Makes a model in a zip, which the person calls `name`, their own, within what they may keep.
+
+        Returns its name here. Raises `InvalidSetting`, `NoRoom` and what `unpack_model` raises.
+        """
+        limits = self._limits_for_model(person)
+        size = archive.stat().st_size
+        if size > limits.max_upload_bytes:
+            most = f"at most {limits.max_upload_bytes / 1e6:,.0f} MB at once"
+            raise InvalidSetting("model", f"{size / 1e6:,.0f} MB", most)
+
+        def unpack(folder: Path) -> None:
+            unpack_model(archive, folder, name=name, limits=limits, progress=progress)
+
+        title = PurePath(name).stem[: limits.max_run_title_chars]
+        return self.jobs.fetched.add(name, person, unpack, origin="zip", title=title)
+
+    def _limits_for_model(self, person: Person) -> Limits:
+        """The limits under which a person may bring one model more; raises `InvalidSetting` and `NoRoom`."""
+        self.jobs.check_room(person)
+        if person.is_admin:
+            return self.limits
+        room = self.limits.max_person_bytes - self.jobs.person_bytes(person)
+        return replace(self.limits, max_hub_bytes=min(self.limits.max_hub_bytes, room))
 
     def _trained(self, run_id: str, person: Person) -> tuple[RunView, Path]:
         view = self.jobs.view(run_id, person)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from textgen.errors import BadCheckpoint, InvalidSetting, NoRoom
-from textgen.files import explain_write_errors, replace_folder, write_atomically
+from textgen.errors import BadCheckpoint, InvalidSetting
+from textgen.files import check_free, replace_folder, write_atomically
 from textgen.hub.client import (
     Token,
     check_repo_id,
@@ -34,10 +34,11 @@ from textgen.hub.client import (
 )
 from textgen.hub.repositories import file_names, make_repository, upload_files
 from textgen.limits import Limits
-from textgen.model.checkpoint import CARD, CONFIG, GENERATION, TOKENIZER, load_checkpoint, save_checkpoint
+from textgen.model.checkpoint import CONFIG, TOKENIZER, load_checkpoint, save_checkpoint
 from textgen.model.front_matter import join_card, split_card
+from textgen.model.transfer import is_copy_index, wanted_files
 from textgen.model.untrusted import read_json
-from textgen.model.weights import WEIGHTS, WEIGHTS_INDEX, is_weights
+from textgen.model.weights import is_weights
 from textgen.progress import Progress, ProgressCallback, ignore_progress
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 10_000_000
 ORIGIN = "hub"
 
-_COPY_INDEX = re.compile(r"copy_index(-\d{5}-of-\d{5})?\.bin")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DAY_SECONDS = 86_400.0
 
@@ -80,7 +80,7 @@ def push(
             prepare_model(api, repo_id, private=private)
             files = {path.name: path for path in sorted(ready.iterdir())}
             there = file_names(api, repo_id)
-            stale = [name for name in there if name not in files and (is_weights(name) or _COPY_INDEX.fullmatch(name))]
+            stale = [name for name in there if name not in files and (is_weights(name) or is_copy_index(name))]
             upload_files(api, repo_id, files, stale, "Push a model with Textgen Studio", progress=progress)
     return f"{api.endpoint}/{repo_id}"
 
@@ -118,8 +118,8 @@ def pull(
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):
             raise ValueError("it names no commit")
-        files = _wanted({item.rfilename: item.size for item in info.siblings or []}, limits)
-        _check_room(files, downloads, limits)
+        files = wanted_files({item.rfilename: item.size for item in info.siblings or []}, limits, field="repo_id")
+        check_free(downloads, sum(files.values()), min_free_bytes=limits.min_free_disk_bytes)
         _sweep(downloads)
         name = hashlib.blake2b(f"{api.endpoint} {repo_id} {commit}".encode(), digest_size=12).hexdigest()
         folder = downloads / name
@@ -173,47 +173,6 @@ def base_on_hub(lineage: Mapping[str, Any]) -> str | None:
             return repo
         base = base["lineage"].get("base")
     return None
-
-
-def _wanted(sizes: Mapping[str, int | None], limits: Limits) -> dict[str, int]:
-    """The files to download and their sizes; raises for what is missing or too large."""
-    # Weights lie in one file, or in several that an index names.
-    indexed = WEIGHTS_INDEX in sizes
-    for name in (CONFIG, TOKENIZER, *([] if indexed else [WEIGHTS])):
-        if name not in sizes:
-            raise BadCheckpoint(name, "file", "missing")
-    files: dict[str, int] = {}
-    for name, size in sizes.items():
-        most = _most_bytes(name, limits)
-        if most is None or (name != WEIGHTS_INDEX and is_weights(name) and (name == WEIGHTS) == indexed):
-            continue
-        if size is None or size > most:
-            found = "unknown" if size is None else f"{size:,} bytes"
-            raise BadCheckpoint(name, "size", f"{found}, where at most {most:,} are allowed")
-        files[name] = size
-    total, most = sum(files.values()), min(limits.max_hub_bytes, limits.max_weights_bytes)
-    if total > most:
-        raise InvalidSetting("repo_id", f"{total / 1e6:,.1f} MB", f"at most {most / 1e6:,.1f} MB at once")
-    return files
-
-
-def _most_bytes(name: str, limits: Limits) -> int | None:
-    """How large a file may be; None for one that is left where it is."""
-    if name in (CONFIG, GENERATION, CARD, WEIGHTS_INDEX):
-        return limits.max_config_bytes
-    if name == TOKENIZER:
-        return limits.max_tokenizer_bytes
-    if _COPY_INDEX.fullmatch(name):
-        return limits.max_copy_indexes_bytes
-    return limits.max_weights_bytes if is_weights(name) else None
-
-
-def _check_room(files: Mapping[str, int], downloads: Path, limits: Limits) -> None:
-    with explain_write_errors(downloads):
-        downloads.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(downloads).free - sum(files.values())
-    if free < limits.min_free_disk_bytes:
-        raise NoRoom(max(0, free), limits.min_free_disk_bytes)
 
 
 def _download(

@@ -1,4 +1,4 @@
-"""Models that people have fetched from elsewhere. They lie beside the runs and look like what a run leaves.
+"""Models that people have brought from elsewhere. They lie beside the runs and look like what a run leaves.
 
 ID/about.json        title, owner, time, where it came from
 ID/checkpoints/best  the checkpoint; there is no config.json as in the folder of a run
@@ -13,14 +13,19 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from textgen.errors import NotFound
 from textgen.files import explain_write_errors, folder_bytes
 from textgen.jobs.people import Person
 from textgen.jobs.run_folder import RunFolder
 
+Origin = Literal["hub", "zip"]
+
 _FOLDER = ".fetched"
-_SOURCE = "fetched_from"
+# What about.json calls the repository or the file that a model came from, and how the names of its folders begin.
+_SOURCES: dict[Origin, str] = {"hub": "fetched_from", "zip": "imported_from"}
+_PREFIXES: dict[Origin, str] = {"hub": "fetched", "zip": "imported"}
 _DAY_SECONDS = 86_400.0
 
 
@@ -36,17 +41,28 @@ class FetchedModels:
         """Where files come in."""
         return self._runs / _FOLDER / "downloads"
 
-    def add(self, source: str, person: Person, fetch: Callable[[Path], object]) -> str:
+    def add(
+        self,
+        source: str,
+        person: Person,
+        fetch: Callable[[Path], object],
+        *,
+        origin: Origin = "hub",
+        title: str | None = None,
+    ) -> str:
         """Lets `fetch` make a checkpoint in the folder that it is given, and keeps that as the person's own.
 
-        Returns the name of the new model. Raises `CannotWrite` and what `fetch` raises; nothing of it stays then.
+        `source` is the repository or the file that it is from, and its title where none is given. Returns the name of
+        the new model. Raises `CannotWrite` and what `fetch` raises; nothing of it stays then.
         """
         self._sweep()
-        name = time.strftime("fetched-%Y%m%d-%H%M%S-", time.gmtime(self._wall_clock())) + secrets.token_hex(6)
+        now = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._wall_clock()))
+        name = f"{_PREFIXES[origin]}-{now}-{secrets.token_hex(6)}"
         folder = RunFolder(self._runs / _FOLDER / name)
         try:
             fetch(folder.best)
-            folder.write_about(title=source, owner=person.key, created=self._wall_clock(), **{_SOURCE: source})
+            about = {"owner": person.key, "created": self._wall_clock(), _SOURCES[origin]: source}
+            folder.write_about(title=title or source, **about)
             with explain_write_errors(self._runs / name):
                 os.replace(folder.path, self._runs / name)
         except BaseException:
@@ -62,10 +78,14 @@ class FetchedModels:
         """What a person's models take on the disk."""
         return sum(folder_bytes(self._runs / name) for name in self.names(person))
 
+    def rename(self, name: str, title: str, person: Person) -> None:
+        """Gives a model another title; raises as `remove`."""
+        self.check_own(name, person)
+        RunFolder(self._runs / name).write_about(title=title)
+
     def remove(self, name: str, person: Person) -> None:
         """Deletes a model; `NotFound` for another person's as for one that does not exist."""
-        if name not in self.names(person):
-            raise NotFound("model", name, "")
+        self.check_own(name, person)
         # Out of sight first: whoever looks meanwhile must not find half a model.
         gone = self._runs / _FOLDER / name
         with explain_write_errors(gone):
@@ -73,12 +93,17 @@ class FetchedModels:
             os.replace(self._runs / name, gone)
         shutil.rmtree(gone, ignore_errors=True)
 
+    def check_own(self, name: str, person: Person) -> None:
+        """`NotFound` for what is none of the person's models."""
+        if name not in self.names(person):
+            raise NotFound("model", name, "")
+
     def _folders(self) -> list[RunFolder]:
         if not self._runs.is_dir():
             return []
         candidates = [path for path in self._runs.iterdir() if path.name[0] != "." and path.is_dir()]
         folders = [RunFolder(path) for path in sorted(candidates) if not path.is_symlink()]
-        return [folder for folder in folders if not folder.config.exists() and _SOURCE in folder.read_about()]
+        return [folder for folder in folders if not folder.config.exists() and origin_of(folder) is not None]
 
     def _sweep(self) -> None:
         """Deletes what a server that died has left."""
@@ -87,3 +112,9 @@ class FetchedModels:
             with suppress(OSError):  # another one may be taking its place just now
                 if path != self.downloads and self._wall_clock() - path.stat().st_mtime > _DAY_SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def origin_of(folder: RunFolder) -> tuple[Origin, str] | None:
+    """Where the model in a folder was brought from, and the repository or the file; None where a run has made it."""
+    about = folder.read_about()
+    return next(((origin, str(about[key])) for origin, key in _SOURCES.items() if key in about), None)

@@ -131,11 +131,7 @@ class JobManager:
         `InvalidSetting` while another one waits to start from it.
         """
         view = self.view(run_id, person)
-        for other in self._store.entries():
-            if other.run_id != run_id and self._starts_from(other.run_id, view.folder.path):
-                title = str(self._folder(other.run_id).read_about().get("title") or other.run_id)
-                allowed = "one that no waiting run starts from"
-                raise InvalidSetting("run", f"one that “{title}” is to start from", allowed)
+        self._check_unneeded(view.folder.path, "run")
         # Flagged first: a server that dies now must not leave half a run to be seen.
         write_atomically(view.folder.discarded, b"")
         # A worker that is about to begin finds its claim gone.
@@ -173,10 +169,17 @@ class JobManager:
 
     def rename(self, run_id: str, title: str, person: Person = EVERYBODY) -> None:
         """Gives a run another title."""
-        title = title.strip()
-        if not 1 <= len(title) <= self.limits.max_run_title_chars:
-            raise InvalidSetting("title", title, f"1 to {self.limits.max_run_title_chars} characters")
-        self.view(run_id, person).folder.write_about(title=title)
+        self.view(run_id, person).folder.write_about(title=self._checked_title(title))
+
+    def remove_model(self, name: str, person: Person = EVERYBODY) -> None:
+        """Deletes a model that was brought from elsewhere; raises as `discard`."""
+        self.fetched.check_own(name, person)
+        self._check_unneeded(self.root / name, "model")
+        self.fetched.remove(name, person)
+
+    def rename_model(self, name: str, title: str, person: Person = EVERYBODY) -> None:
+        """Gives a model that was brought from elsewhere another title; raises as `rename`."""
+        self.fetched.rename(name, self._checked_title(title), person)
 
     def run_beside(self, command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
         """Runs something short as nicely as a run trains; raises `subprocess.TimeoutExpired` after `seconds`."""
@@ -367,6 +370,20 @@ class JobManager:
             self._store.release(entry.run_id, claim)
         elif self._store.give_up_start(entry.run_id, claim) == "failed":
             folder.write_failure(CannotStart("its process ended at once, see log.txt"))
+
+    def _checked_title(self, title: str) -> str:
+        title = title.strip()
+        if not 1 <= len(title) <= self.limits.max_run_title_chars:
+            raise InvalidSetting("title", title, f"1 to {self.limits.max_run_title_chars} characters")
+        return title
+
+    def _check_unneeded(self, folder: Path, field: str) -> None:
+        """`InvalidSetting` for `field` while a run of the queue is to start from what is in the folder."""
+        for entry in self._store.entries():
+            if entry.run_id != folder.name and self._starts_from(entry.run_id, folder):
+                title = str(self._folder(entry.run_id).read_about().get("title") or entry.run_id)
+                allowed = "one that no waiting run starts from"
+                raise InvalidSetting(field, f"one that “{title}” is to start from", allowed)
 
     def _starts_from(self, run_id: str, base: Path) -> bool:
         """Whether a run needs the folder `base` and has not begun yet."""

@@ -111,14 +111,14 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits:
     weights = read_weights(folder, shapes, config["weight_format"], limits)
     model.load_state_dict(weights, assign=True)
     model.to(device)
-    card, copy_index = folder / CARD, folder / COPY_INDEX
+    copy_index = folder / COPY_INDEX
     return Checkpoint(
         model=model,
         tokenizer_bytes=tokenizer_bytes,
         generation=generation,
         lineage=config["lineage"],
         figures=config["figures"],
-        card=read_file(card, limits.max_config_bytes).decode("utf-8", "replace") if card.exists() else "",
+        card=read_card(folder, limits=limits),
         copy_index=read_file(copy_index, limits.max_copy_indexes_bytes) if copy_index.exists() else b"",
     )
 
@@ -139,6 +139,14 @@ def read_tokenizer(folder: Path, *, limits: Limits | None = None) -> tuple[Model
     limits, folder = limits or Limits(), recover_folder(folder)
     config = _read_config(folder, limits)
     return _checked(ModelSettings, config["model"], CONFIG, "model"), _read_tokenizer(folder, config, limits)
+
+
+def read_card(folder: Path, *, limits: Limits | None = None) -> str:
+    """The model card; empty where there is none. Raises `BadCheckpoint`."""
+    card = recover_folder(folder) / CARD
+    if not card.exists():
+        return ""
+    return read_file(card, (limits or Limits()).max_config_bytes).decode("utf-8", "replace")
 
 
 def is_checkpoint(folder: Path) -> bool:

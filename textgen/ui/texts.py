@@ -206,8 +206,8 @@ def _import_errors() -> dict[str, tuple[str, str]]:
             "{file} 是链接或指向压缩包之外，已略去。",
         ),
         "error_archive_bomb": (
-            "{file} would unpack to more than {ratio} times its size, as no honest text does; it was not read.",
-            "{file} 解压后会超过原大小的 {ratio} 倍，正常文本不会如此；没有读取。",
+            "{file} would unpack to more than {ratio} times its size, as no honest file does; it was not read.",
+            "{file} 解压后会超过原大小的 {ratio} 倍，正常文件不会如此；没有读取。",
         ),
         "error_file_too_large": (
             "{file} is too large: at most {allowed} MB of one file are read.",
