@@ -86,6 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(verbs)
     _add_push(verbs)
     _add_pull(verbs)
+    _add_models(verbs)
+    _add_import_model(verbs)
     _add_index(verbs)
     _add_tokenizer(verbs)
     _add_import(verbs)
@@ -204,6 +206,21 @@ def _add_pull(verbs: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the checkpoint")
     parser.add_argument("--revision", metavar="NAME", help="a branch, a tag or a commit; default: the newest")
     parser.set_defaults(run=commands.pull)
+
+
+def _add_models(verbs: Any) -> None:
+    parser = verbs.add_parser("models", help="list the models that the page offers")
+    parser.add_argument("--models", type=Path, action="append", metavar="DIR", help="folder of checkpoints or runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are; default: runs")
+    parser.add_argument("--json", action="store_true", help="print the list as one JSON line")
+    parser.set_defaults(run=commands.models)
+
+
+def _add_import_model(verbs: Any) -> None:
+    parser = verbs.add_parser("import-model", help="turn a zip of a model, such as the page gives, into a checkpoint")
+    parser.add_argument("archive", type=Path, metavar="ZIP", help="the zip file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the checkpoint")
+    parser.set_defaults(run=commands.import_model)
 
 
 def _add_index(verbs: Any) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from math import exp, isfinite
@@ -35,6 +35,8 @@ from textgen.terminal import (
     TrainingDisplay,
     estimate_lines,
     import_lines,
+    model_facts,
+    model_line,
     report_lines,
     run_facts,
     run_line,
@@ -365,6 +367,35 @@ def pull(options: argparse.Namespace) -> int:
     return 0
 
 
+def models(options: argparse.Namespace) -> int:
+    """`textgen models`: the models that the page offers, where they are from, and how good they are."""
+    from textgen.shelf import Shelf
+    from textgen.studio import Studio
+
+    folders = options.models or [Path("checkpoints")]
+    _check_folders(folders)
+    listed = [model_facts(model) for model in Shelf(Studio([*folders, options.runs], device="cpu")).models()]
+    if options.json:
+        _write_line(json.dumps(listed, ensure_ascii=False))
+    elif not listed:
+        _write_line("No models here.")
+    for facts in [] if options.json else listed:
+        _write_line(model_line(facts))
+    return 0
+
+
+def import_model(options: argparse.Namespace) -> int:
+    """`textgen import-model`: a zip of a model becomes a checkpoint folder."""
+    from textgen.jobs.model_zip import unpack_model
+
+    _check_unused(options.out)
+    line = StatusLine(sys.stderr)
+    unpack_model(options.archive, options.out, name=options.archive.name, progress=line.progress)
+    line.clear()
+    _write_line(f"{options.archive.name} is in {options.out}")
+    return 0
+
+
 def import_files(options: argparse.Namespace) -> int:
     """`textgen import`: files as plain text; exit status 1 if one of them gave none."""
     from textgen.limits import Limits
@@ -430,9 +461,7 @@ def serve(options: argparse.Namespace) -> int:
     Torchrun(nproc_per_node=1 if options.nproc_per_node is None else options.nproc_per_node).check()
     if not 1 <= options.port <= 65_535:
         raise InvalidSetting("port", options.port, "1 to 65535")
-    for folder in options.models or []:
-        if not folder.is_dir():
-            raise InvalidSetting("models", str(folder), "folders that exist")
+    _check_folders(options.models or [])
     runs = training_folder(os.environ, Path(), options.runs)
     folders = [*(options.models or [Path("checkpoints")]), *([runs] if runs is not None else [])]
     people = people_from(os.environ, runs)
@@ -458,6 +487,12 @@ def serve(options: argparse.Namespace) -> int:
 def _token(options: argparse.Namespace) -> str | None:
     """What was given; without that the client of the Hub looks for HF_TOKEN and for a login."""
     return _standard_input().strip() if options.token_stdin else None
+
+
+def _check_folders(models: Sequence[Path]) -> None:
+    for folder in models:
+        if not folder.is_dir():
+            raise InvalidSetting("models", str(folder), "folders that exist")
 
 
 def _check_unused(out: Path) -> None:

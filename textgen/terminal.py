@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from textgen.jobs.estimate import RunEstimate
 from textgen.jobs.run_view import RunView
@@ -24,6 +24,9 @@ from textgen.training.events import (
 from textgen.training.memorization import Memorization
 from textgen.training.verdict import Verdict, verdict
 
+if TYPE_CHECKING:
+    from textgen.shelf import ShelfModel
+
 _PLAIN_SECONDS = 10.0
 _STAGES = {
     "reading": "Reading",
@@ -35,6 +38,7 @@ _STAGES = {
     "importing": "Converting",
     "uploading": "Uploading",
     "downloading": "Downloading",
+    "unpacking": "Unpacking",
     "checking": "Reading it",
 }
 
@@ -205,6 +209,31 @@ def run_line(facts: Mapping[str, Any]) -> str:
     error = f": {facts['error']}" if facts.get("error") else ""
     far = f"step {facts['step']:,}, {facts['progress']:.0%}"
     return f"{facts['id']}  {_shortened(facts['title'], 60)}  {state}, {far}{error}"
+
+
+def model_facts(model: ShelfModel) -> dict[str, Any]:
+    """A model as JSON can hold it."""
+    return {
+        "name": model.name,
+        "title": model.title,
+        "origin": model.origin,
+        "source": model.source,
+        "checkpoint": str(model.checkpoint),
+        **model.model.model_dump(),
+        "num_parameters": model.num_parameters,
+        "disk_bytes": model.disk_bytes,
+        "nats_per_char": model.nats_per_char,
+    }
+
+
+def model_line(facts: Mapping[str, Any]) -> str:
+    """The same for people."""
+    shape = f"{facts['cell']} {facts['num_layers']} × {facts['hidden_size']}, {facts['num_parameters']:,} parameters"
+    nats = "" if facts["nats_per_char"] is None else f", {facts['nats_per_char']:.3f} nats/char"
+    told = {"ships": "", "run": " (a run)"}.get(facts["origin"], f" (from {_shortened(facts['source'], 60)})")
+    size = f"{facts['disk_bytes'] / 1e6:,.1f} MB"
+    name = f"{facts['checkpoint']}  {_shortened(facts['title'], 60)}{told}"
+    return f"{printable(name)}  {shape}, {facts['vocab_size']:,} pieces, {size}{nats}"
 
 
 def estimate_lines(estimate: RunEstimate) -> list[str]:

@@ -22,10 +22,10 @@ from textgen.progress import Progress
 from textgen.studio import Studio
 from textgen.ui.hub_fetch import HubFetch
 from textgen.ui.hub_push import HubPush
-from textgen.ui.i18n import build_i18n, say
+from textgen.ui.i18n import build_i18n
 from textgen.ui.long_work import LongWork
 from textgen.ui.people import People
-from textgen.workshop import EVERYBODY, Person, Workshop
+from textgen.workshop import Person, Workshop
 
 LIMITS = Limits(max_runs_training_per_device=0, min_free_disk_bytes=1)
 RUN = "20260101-000000-abc"
@@ -40,18 +40,16 @@ class Place:
         self.workshop = Workshop(runs, device="cpu", limits=limits, hub=hub.address)
         with gr.Blocks():
             i18n, language = build_i18n(), gr.Textbox("en")
-            shown, base = gr.Textbox(), gr.Dropdown([])
-            self.pushing = HubPush(self.workshop, people, i18n, language, shown)
-            self.fetching = HubFetch(self.workshop, people, i18n, language, base, self.bases)
-
-    def bases(self, person: Person, language: str) -> list[tuple[str, str]]:
-        return [("none", ""), *((info.title, info.name) for info in self.studio.models(person))]
+            self.pushing = HubPush(self.workshop.push, people, i18n, language, gr.Textbox())
+            self.fetching = HubFetch(self.workshop, people, i18n, language)
 
     def push(self, repo: str, token: str = WRITER, *, who: Any = None, run: str = RUN, private: bool = False) -> Any:
         return list(self.pushing.push(who, "en", run, repo, token, private))
 
-    def fetch(self, repo: str, token: str = "", *, who: Any = None, language: str = "en") -> Any:
-        return list(self.fetching.fetch(who, language, repo, token))
+    def fetch(
+        self, repo: str, token: str = "", *, who: Any = None, language: str = "en", revision: str | None = ""
+    ) -> Any:
+        return list(self.fetching.fetch(who, language, repo, token, revision))
 
 
 @pytest.fixture
@@ -122,33 +120,30 @@ def test_a_run_without_a_model_has_nothing_to_push(place: Place, runs: Path) -> 
     assert "was not found" in place.push("anna/tales")[-1][0]
 
 
-def test_a_model_is_fetched_chosen_and_removed(place: Place, hub: Hub, runs: Path) -> None:
+def test_a_model_is_fetched_and_named(place: Place, hub: Hub, runs: Path) -> None:
     place.push("anna/tales")
-    updates = place.fetch(" anna/tales ")
-    status, chosen, _ = updates[-1]
+    updates = place.fetch(" anna/tales ", revision=" main ")
+    status, name, _ = updates[-1]
     assert "anna/tales is yours to start from." in status
     assert any("Downloading" in told for told, *_ in updates)
-    name = chosen.value
-    assert ("anna/tales", name) in [tuple(choice) for choice in chosen.choices]
+    assert ("anna/tales", name) in [(info.title, info.name) for info in place.studio.models()]
     fetched = runs / name / "checkpoints" / "best"
     assert run_of(fetched) == runs / name
     assert load_checkpoint(fetched).figures == load_checkpoint(runs / RUN / "checkpoints" / "best").figures
-    request: Any = None
-    told, choices = place.fetching.remove(request, "en", name)
-    assert "anna/tales was removed." in told
-    assert choices.value == ""
-    assert place.workshop.jobs.fetched.names(EVERYBODY) == []
-    assert say("hub_remove_none", "zh") in place.fetching.remove(request, "zh", RUN)[0]
-    assert (runs / RUN).is_dir()
+
+
+def test_a_revision_that_is_not_there_is_told(place: Place) -> None:
+    place.push("anna/tales")
+    assert "anna/tales (v9) was not found" in place.fetch("anna/tales", revision="v9")[-1][0]
+    assert "Revision" in place.fetch("anna/tales", revision="a\nb")[-1][0]
 
 
 def test_what_somebody_fetched_nobody_else_sees(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     anna, bo = somebody("anna", shared.people), somebody("bo", shared.people)
     shared.push("anna/tales", who=anna)
-    name = shared.fetch("anna/tales", who=bo)[-1][1].value
+    name = shared.fetch("anna/tales", who=bo)[-1][1]
     assert name in [info.name for info in shared.studio.models(shared.people.of(bo))]
     assert name not in [info.name for info in shared.studio.models(shared.people.of(anna))]
-    assert say("hub_remove_none", "en") in shared.fetching.remove(anna, "en", name)[0]
     # Nor does the host's own login open anything.
     shared.push("anna/secret", who=anna, private=True)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: WRITER)

@@ -17,6 +17,7 @@ from textgen.config import GenerationSettings, RunSettings, TextSettings, parse_
 from textgen.engine.requests import FinishReason
 from textgen.jobs.run_status import RunState
 from textgen.limits import Limits
+from textgen.shelf import ModelOrigin
 from textgen.text.tokenizer_training import check_vocab_size
 from textgen.training.presets import PresetName
 from textgen.training.verdict import VerdictKind
@@ -82,6 +83,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "reason": get_args(FinishReason),
     "early_stopping": get_args(GenerationSettings.model_fields["early_stopping"].annotation),
     "fold": ("sampling", "repetition", "beams", "several", "words"),
+    "origin": get_args(ModelOrigin),
     "error": tuple(error.code for error in EXAMPLES),
 }
 

@@ -6,6 +6,7 @@ members and false sizes are refused, and of the rest only the files of a checkpo
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import stat
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from textgen.errors import BadCheckpoint, UnsafeMember
+from textgen.errors import BadCheckpoint, DamagedFile, MissingFile, UnsafeMember
 from textgen.files import check_free, explain_write_errors, replace_folder
 from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
 from textgen.limits import Limits
@@ -61,8 +62,8 @@ def unpack_model(
 ) -> None:
     """Replaces the folder `out` by the model in a zip that is called `name`; it takes its place only when it is whole.
 
-    Raises `BadCheckpoint`, `BadTokenizer`, `InvalidSetting` for more than `max_hub_bytes`, `DamagedFile`,
-    `EncryptedFile`, `UnsupportedFile`, `ArchiveBomb`, `FileTooLarge`, `NoRoom` and `CannotWrite`.
+    Raises `MissingFile`, `DamagedFile`, `EncryptedFile`, `UnsupportedFile`, `ArchiveBomb`, `FileTooLarge`,
+    `BadCheckpoint`, `BadTokenizer`, `InvalidSetting` for more than `max_hub_bytes`, `NoRoom` and `CannotWrite`.
     """
     limits = limits or Limits()
     _check_directory(archive, name)
@@ -72,7 +73,7 @@ def unpack_model(
         check_free(out.parent, sum(sizes.values()), min_free_bytes=limits.min_free_disk_bytes)
 
         def fill(new: Path) -> None:
-            _unpack(opened, {file: members[file] for file in sizes}, new, sum(sizes.values()), progress)
+            _unpack(opened, {file: members[file] for file in sizes}, new, name, progress)
             progress(Progress("checking", 0))
             checkpoint, _ = open_checkpoint(new, limits=limits)
             open_copy_index(checkpoint)
@@ -81,15 +82,18 @@ def unpack_model(
 
 
 def _unpack(
-    archive: Archive, members: Mapping[str, Member], folder: Path, total: int, progress: ProgressCallback
+    archive: Archive, members: Mapping[str, Member], folder: Path, name: str, progress: ProgressCallback
 ) -> None:
-    done = 0
+    total, done = sum(member.info.file_size for member in members.values()), 0
     for file, member in members.items():
         with (folder / file).open("wb") as stream:
-            for chunk in archive.chunks(member, file):
+            for chunk in archive.chunks(member):
                 stream.write(chunk)
                 done += len(chunk)
                 progress(Progress("unpacking", done / 1e6, total / 1e6, "MB"))
+            # Less than an archive says is read without a complaint.
+            if stream.tell() != member.info.file_size:
+                raise DamagedFile(name, "ZIP")
 
 
 def _members_of_model(members: list[Member], archive: str) -> dict[str, Member]:
@@ -114,11 +118,14 @@ def _members_of_model(members: list[Member], archive: str) -> dict[str, Member]:
 
 
 def _check_directory(archive: Path, name: str) -> None:
-    """Raises `BadCheckpoint` where the list of what is in a zip is longer than any model's: it is read at once."""
-    size = archive.stat().st_size
-    with archive.open("rb") as stream:
-        stream.seek(max(0, size - _MOST_COMMENT_BYTES - _END_BYTES - _ZIP64_LOCATOR_BYTES))
-        tail = stream.read()
+    """Raises `BadCheckpoint` where the list of what is in a zip is longer than any model's, since it is read whole."""
+    try:
+        with archive.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _MOST_COMMENT_BYTES - _END_BYTES - _ZIP64_LOCATOR_BYTES))
+            tail = stream.read()
+    except OSError as error:
+        raise MissingFile(name, error.strerror or str(error)) from None
     # Whoever opens the file may take another place for the end than one would think: all of them are looked at.
     for found in re.finditer(re.escape(_END), tail):
         listed = int.from_bytes(tail[found.start() + 12 : found.start() + 16], "little")

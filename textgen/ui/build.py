@@ -12,10 +12,12 @@ import gradio as gr
 
 from textgen.config import GenerationSettings
 from textgen.errors import TextgenError
+from textgen.shelf import Shelf
 from textgen.studio import EVERYBODY, ModelInfo, Person, Studio
 from textgen.ui.controls import PAGE_DEFAULTS, changed_defaults
 from textgen.ui.generate import GenerateTab
 from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error
+from textgen.ui.models_tab import ModelsTab
 from textgen.ui.people import NOBODY_ELSE, People
 from textgen.ui.render import CHANGING_CHOICES, error_html, markdown_html, status_html
 from textgen.ui.train import TrainTab
@@ -68,6 +70,8 @@ def build_page(
             with gr.Tab(i18n("tab_train"), id="train", elem_id="tab-train") as train_tab:
                 switched_off = gr.HTML("", elem_id="train-off", visible=workshop is None)
                 train = TrainTab(studio, workshop, people, i18n, language_name) if workshop is not None else None
+            with gr.Tab(i18n("tab_models"), id="models", elem_id="tab-models") as models_tab:
+                shelf = ModelsTab(Shelf(studio, workshop), workshop, people, i18n, language_name)
 
         def describe(request: gr.Request, name: str | None, language: str) -> tuple[str, str]:
             person = people.of(request)
@@ -86,6 +90,9 @@ def build_page(
             known = name in [info.name for info in infos]
             kept: dict[str, Any] = {} if known else {"value": infos[0].name if infos else None}
             return gr.Dropdown(titled(infos), **kept)
+
+        def try_model(request: gr.Request, name: str | None) -> list[Any]:
+            return [gr.Tabs(selected="generate"), gr.Dropdown(titled(studio.models(people.of(request))), value=name)]
 
         def open_page(request: gr.Request, name: str | None, language: str, query: str) -> list[Any]:
             person = people.of(request)
@@ -120,20 +127,15 @@ def build_page(
         )
         switched.then(describe, [model, language_name], [about, backend], **quiet)
         generate_tab.select(list_models, [model], [model], **quiet)
+        shelf.refresh_on(models_tab.select, opened.then, switched.then)
         if train is None:
             for event in (opened.then, switched.then):
                 event(lambda name: switched_off_html(known_language(name)), [language_name], [switched_off], **quiet)
         else:
             train.refresh_on(train_tab.select, opened.then, switched.then)
-
-            def try_run(request: gr.Request, run: str | None) -> list[Any]:
-                infos = studio.models(people.of(request))
-                return [
-                    gr.Tabs(selected="generate"),
-                    gr.Dropdown(titled(infos), value=run),
-                ]
-
-            tried = train.panel.try_it.click(try_run, [train.panel.run], [tabs, model], **quiet)
+        trying = [(shelf.try_it, shelf.shown), *([(train.panel.try_it, train.panel.run)] if train else [])]
+        for button, name in trying:
+            tried = button.click(try_model, [name], [tabs, model], **quiet)
             tried = tried.then(choose, [model, defaults_of, *components], [defaults_of, *components], **quiet)
             tried.then(describe, [model, language_name], [about, backend], **quiet)
     return page

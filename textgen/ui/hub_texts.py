@@ -43,17 +43,12 @@ def _fetch() -> dict[str, tuple[str, str]]:
             "仅私有模型需要；只用一次，不会保存。",
         ),
         "hub_revision": ("Revision", "版本"),
+        "hub_revision_info": ("A branch, a tag or a commit; empty: the newest.", "分支、标签或提交；留空则取最新。"),
         "hub_fetch": ("Fetch", "获取"),
-        "hub_remove": ("Remove", "移除"),
-        "hub_remove_none": (
-            "Choose a fetched model above first; others are not removed here.",
-            "请先在上方选择一个获取来的模型；其他模型不能在此移除。",
-        ),
         "hub_asking": ("Asking the Hub …", "正在查询 Hub……"),
         "hub_downloading": ("Downloading: {done} of {total} MB", "正在下载：{done} / {total} MB"),
         "hub_checking": ("Reading the model …", "正在读取模型……"),
         "hub_fetched": ("{name} is yours to start from.", "{name} 已可作为起点。"),
-        "hub_removed": ("{name} was removed.", "已移除 {name}。"),
     }
 
 

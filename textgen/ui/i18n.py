@@ -19,6 +19,7 @@ from textgen.limits import Limits
 from textgen.ui.control_texts import control_texts
 from textgen.ui.controls import controls
 from textgen.ui.hub_texts import hub_texts
+from textgen.ui.models_texts import models_texts
 from textgen.ui.phrases import in_chinese, script_in_chinese
 from textgen.ui.texts import page_texts
 from textgen.ui.train_texts import EXPERT_FIELDS, train_texts
@@ -30,7 +31,7 @@ LANGUAGES: tuple[Language, ...] = ("en", "zh")
 @cache
 def texts() -> dict[str, tuple[str, str]]:
     """Every text of the page by its key: English, Chinese."""
-    return {**page_texts(), **control_texts(), **train_texts(), **hub_texts()}
+    return {**page_texts(), **control_texts(), **train_texts(), **hub_texts(), **models_texts()}
 
 
 class PageI18n(gr.I18n):

@@ -65,6 +65,14 @@ _WHOLE = {
     "holds values that are not finite numbers": "含有非有限数值",
     "the file is not the one that config.json names": "与 config.json 所指的文件不一致",
     "of another run or damaged": "属于其他任务或已损坏",
+    "a link, or leads out of the archive": "是链接，或指向压缩包之外",
+    "there more than once": "出现了不止一次",
+    "no model in it; one is a folder with config.json and tokenizer.model": (
+        "其中没有模型；模型是含有 config.json 和 tokenizer.model 的文件夹"
+    ),
+    "a list of files that is longer than any model's": "文件列表比任何模型的都长",
+    "one whose run has ended": "训练已结束的模型",
+    "one of your own: trained, fetched or imported": "你自己的模型：训练、获取或导入的",
     "a model without an index": "没有索引的模型",
     "a checkpoint or a run that is there": "现有的检查点或任务",
     "one that no waiting run starts from": "没有等待中的任务以其为起点的任务",
@@ -85,6 +93,7 @@ _PATTERNS = (
     (r"shape (.+) where config.json implies (.+)", r"形状为 \1，而 config.json 表明是 \2"),
     (r"(\S+) where config.json says (\S+)", r"\1，而 config.json 写明 \2"),
     (r"(\d+) pieces where config.json says (\d+)", r"\1 个词元，而 config.json 写明 \2"),
+    (r"(\d+) models in it, where one is wanted", r"其中有 \1 个模型，而只需要一个"),
     (r"(.+) is not (.+)", r"\1 不是 \2"),
     (r"(.+) is unknown; this program reads version (\d+)", r"未知版本 \1；本程序读取版本 \2"),
     (r"not a safetensors file \(.*\)", "不是 safetensors 文件"),

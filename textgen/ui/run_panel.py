@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_file_to_cache
 
 from textgen.errors import TextgenError
 from textgen.studio import Studio
 from textgen.ui.hub_push import HubPush
 from textgen.ui.i18n import LANGUAGES, Language, known_language, say, say_error
 from textgen.ui.loss_plot import Curve, loss_plot
+from textgen.ui.model_download import ModelDownload
 from textgen.ui.people import People
 from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
 from textgen.ui.run_html import command_html, head_html, judge_html, samples_html, state_name
@@ -108,10 +106,9 @@ class RunPanel:
             self._prompts_status = gr.HTML("", elem_id="prompts-status")
         with gr.Row(elem_classes="go-row", elem_id="run-use"):
             self.try_it = gr.Button(i18n("try_it"), variant="primary", elem_id="try-it", visible=False)
-            self._download = gr.Button(i18n("download"), elem_id="download", visible=False)
-            self._file = gr.DownloadButton(visible="hidden", elem_id="download-file")
+            self._download = ModelDownload(self._workshop.archive, self._people, i18n, elem_id="download")
         self._use_status = gr.HTML("", elem_id="use-status")
-        self._push = HubPush(self._workshop, self._people, i18n, self._language, self._shown)
+        self._push = HubPush(self._workshop.push, self._people, i18n, self._language, self._shown)
         with gr.Accordion(i18n("fold_more"), open=False, elem_classes="fold", elem_id="fold-more"):
             with gr.Row(elem_id="train-longer") as self._longer_row:
                 self._minutes = gr.Number(5, label=i18n("longer_minutes"), elem_id="longer-minutes")
@@ -139,7 +136,7 @@ class RunPanel:
             self._judge,
             self._samples,
             self.try_it,
-            self._download,
+            self._download.button,
             self._push.fold,
             self._longer_row,
             self._command,
@@ -174,14 +171,7 @@ class RunPanel:
         self._change_prompts.click(
             self.change_prompts, [self._language, self._run, self._prompts], [self._prompts_status], **quiet
         )
-        made = self._download.click(
-            self.archive, [self._language, self._run], [self._file, self._use_status], api_visibility="private"
-        )
-        # The button behind the button has its file a moment later.
-        saved = (
-            "() => { if (!document.querySelector('#use-status .problem')) window.textgenDownload('download-file'); }"
-        )
-        made.then(None, None, None, js=saved, api_visibility="private")
+        self._download.wire(self._language, self._run, self._use_status)
 
     def look(
         self,
@@ -354,20 +344,6 @@ class RunPanel:
             self._workshop.change_prompts(run or "", lines, self._people.of(request))
 
         return self._told(language_name, act, done="prompts_changed")
-
-    def archive(self, request: gr.Request, language_name: str, run: str | None) -> tuple[Any, str]:
-        """Makes the zip that is downloaded next."""
-        language, person = known_language(language_name), self._people.of(request)
-        try:
-            with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-                made = self._workshop.archive(run or "", person, Path(folder))
-                # Gradio deletes what is in its cache after a day.
-                path = save_file_to_cache(made, self._file.GRADIO_CACHE)
-        except Exception as error:
-            if not isinstance(error, TextgenError):
-                _LOGGER.exception("a model could not be packed")
-            return gr.skip(), error_html(say_error(error, language))
-        return gr.DownloadButton(value=path), status_html(say("downloading", language))
 
     def _told(self, language_name: str, act: Callable[[], Any], *, done: str = "") -> str:
         language = known_language(language_name)

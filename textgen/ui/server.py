@@ -41,7 +41,7 @@ def launch_options(max_upload_bytes: int = 1_000_000) -> dict[str, Any]:
 
     return {
         "theme": theme(),
-        "css": joined("page.css", "views.css", "train.css"),
+        "css": joined("page.css", "views.css", "train.css", "models.css"),
         # Of `css` Gradio passes on no rules for containers, of `head` everything.
         "head": f"<style>{joined('plot.css')}</style><script>{joined(*_SCRIPTS)}</script>",
         "i18n": build_i18n(),

@@ -50,7 +50,9 @@ class TrainForm:
             elem_id="train-base",
             **CHANGING_CHOICES,
         )
-        self._hub = HubFetch(self._workshop, self._people, i18n, self._language, self._base, self.bases)
+        self._hub = HubFetch(self._workshop, self._people, i18n, self._language)
+        # Changes when a fetched base has been chosen.
+        self._based = gr.Textbox("", visible=False)
         self._vocabulary = gr.Radio(
             [(i18n(f"vocabulary_{name}"), name) for name in _VOCABULARIES],
             value="keep",
@@ -90,7 +92,7 @@ class TrainForm:
             [
                 self.text.reading.change,
                 self._base.input,
-                self._hub.chosen.change,
+                self._based.change,
                 self._vocabulary.input,
                 self._preset.input,
                 minutes.blur,
@@ -104,6 +106,11 @@ class TrainForm:
             queue=False,
             **quiet,
         )
+        chosen = self._hub.fetched.change(
+            self.choose_fetched, [self._language, self._hub.fetched], [self._base], queue=False, **quiet
+        )
+        # A step of its own: what changes together with the base may be asked about while the old one still stands.
+        chosen.then(lambda name: name, [self._hub.fetched], [self._based], queue=False, **quiet)
         asked = [self._language, *brought, *choice, self._prompts, *self._expert.components]
         self._estimate.click(self.estimate, asked, [self._status], concurrency_limit=1, **quiet)
         self._start.click(
@@ -123,6 +130,10 @@ class TrainForm:
         """What a run may start from: title and name."""
         models = self._studio.models(person) if person is not None else []
         return [(say("base_none", language), _NONE), *((info.title, info.name) for info in models)]
+
+    def choose_fetched(self, request: gr.Request, language_name: str, name: str) -> Any:
+        """Lets a run start from a model that has just been fetched."""
+        return gr.Dropdown(self.bases(self._people.of(request), known_language(language_name)), value=name)
 
     def suit(
         self,

@@ -1,0 +1,60 @@
+"""A button that gives a model as a zip."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+
+from textgen.errors import TextgenError
+from textgen.ui.i18n import known_language, say, say_error
+from textgen.ui.people import People
+from textgen.ui.render import error_html, status_html
+from textgen.workshop import Person
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class ModelDownload:
+    """Builds the `button` in place; `archive` packs the model of a name, for a person, into a folder.
+
+    `elem_id` names the button; the page clicks another one behind it when the file is there.
+    """
+
+    def __init__(
+        self, archive: Callable[[str, Person, Path], Path], people: People, i18n: gr.I18n, *, elem_id: str
+    ) -> None:
+        self._archive = archive
+        self._people = people
+        self._elem_id = elem_id
+        self.button = gr.Button(i18n("download"), elem_id=elem_id, visible=False)
+        self._file = gr.DownloadButton(visible="hidden", elem_id=f"{elem_id}-file", elem_classes="behind")
+
+    def wire(self, language: gr.Textbox, name: Any, status: gr.HTML) -> None:
+        """Gives the model that the component `name` names; `status`, which has an elem_id, says what became of it."""
+        made = self.button.click(
+            self.pack, [language, name], [self._file, status], api_visibility="private", concurrency_limit=2
+        )
+        # The button behind the button has its file a moment later.
+        problem, file = f"#{status.elem_id} .problem", f"{self._elem_id}-file"
+        saved = f"() => {{ if (!document.querySelector('{problem}')) window.textgenDownload('{file}'); }}"
+        made.then(None, None, None, js=saved, api_visibility="private")
+
+    def pack(self, request: gr.Request, language_name: str, name: str | None) -> tuple[Any, str]:
+        """Makes the zip that is downloaded next."""
+        language, person = known_language(language_name), self._people.of(request)
+        try:
+            with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+                made = self._archive(name or "", person, Path(folder))
+                # Gradio deletes what is in its cache after a day; there the same model lies once.
+                path = save_file_to_cache(made, self._file.GRADIO_CACHE)
+        except Exception as error:
+            if not isinstance(error, TextgenError):
+                _LOGGER.exception("a model could not be packed")
+            return gr.skip(), error_html(say_error(error, language))
+        return gr.DownloadButton(value=path), status_html(say("downloading", language))

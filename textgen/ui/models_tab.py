@@ -1,0 +1,230 @@
+"""The Models tab: the models there are, and for the chosen one its card and what can be done with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from textgen.errors import TextgenError
+from textgen.shelf import Shelf, ShelfModel
+from textgen.ui.hub_fetch import HubFetch
+from textgen.ui.hub_push import HubPush
+from textgen.ui.i18n import LANGUAGES, Language, known_language, say, say_error
+from textgen.ui.model_download import ModelDownload
+from textgen.ui.models_html import CHOOSE_JS, card_html, head_html, list_html
+from textgen.ui.people import People
+from textgen.ui.render import error_html, status_html
+from textgen.ui.zip_import import ZipImport
+from textgen.workshop import Person, Workshop
+
+_LOGGER = logging.getLogger(__name__)
+# A run that ends is seen so soon, where somebody waits for one.
+_LOOK_SECONDS = 5.0
+
+
+class ModelsTab:
+    """Builds the tab inside the current `gr.Tab`. Without a workshop models are only looked at, tried and downloaded.
+
+    `shown` holds the name of the chosen model, and `try_it` is the button that takes it to the Generate tab.
+    """
+
+    def __init__(
+        self, shelf: Shelf, workshop: Workshop | None, people: People, i18n: gr.I18n, language: gr.Textbox
+    ) -> None:
+        self._shelf = shelf
+        self._workshop = workshop
+        self._people = people
+        self._language = language
+        # What the page shows already: it is told nothing twice.
+        self._seen = gr.Textbox("", visible=False)
+        self.shown = gr.Textbox("", visible=False)
+        self._timer = gr.Timer(_LOOK_SECONDS, active=False)
+        with gr.Row(elem_classes="workbench"):
+            with gr.Column(scale=4, min_width=320, elem_classes="models-side"):
+                self._list = gr.HTML("", elem_id="models-list", js_on_load=CHOOSE_JS)
+                self._deleted = gr.HTML("", elem_id="models-status")
+                self._sources = self._build_sources(workshop, i18n) if workshop is not None else []
+            with gr.Column(scale=5, min_width=320, elem_classes="models-one"):
+                self._build_one(i18n)
+        self._wire()
+
+    def _build_sources(self, workshop: Workshop, i18n: gr.I18n) -> list[gr.Textbox]:
+        """What gets the names of models that have come."""
+        with gr.Accordion(i18n("fold_zip"), open=False, elem_classes="fold", elem_id="fold-zip"):
+            imported = ZipImport(workshop, self._people, i18n, self._language).imported
+        fetched = HubFetch(workshop, self._people, i18n, self._language, suffix="-models").fetched
+        return [imported, fetched]
+
+    def _build_one(self, i18n: gr.I18n) -> None:
+        self._head = gr.HTML("", elem_id="model-head")
+        with gr.Row(elem_classes="go-row"):
+            self.try_it = gr.Button(i18n("try_it"), variant="primary", elem_id="model-try", visible=False)
+            self._download = ModelDownload(self._shelf.archive, self._people, i18n, elem_id="model-download")
+        self._status = gr.HTML("", elem_id="model-status")
+        # What answers of the chosen model are told in.
+        self._told = [self._status]
+        self._folds: list[gr.Accordion] = []
+        self._changed: list[Callable[..., Any]] = []
+        if self._workshop is not None:
+            push = HubPush(self._shelf.push, self._people, i18n, self._language, self.shown, suffix="-model")
+            self._folds = [push.fold, self._build_change(i18n)]
+            self._told.append(push.status)
+        self._card = gr.HTML("", elem_id="model-card")
+
+    def _build_change(self, i18n: gr.I18n) -> gr.Accordion:
+        fold = gr.Accordion(i18n("fold_change"), open=False, elem_classes="fold", elem_id="fold-change", visible=False)
+        with fold:
+            self._title = gr.Textbox(
+                label=i18n("model_title"), info=i18n("model_title_info"), max_lines=1, elem_id="model-title"
+            )
+            with gr.Row(elem_classes="go-row"):
+                rename = gr.Button(i18n("rename"), elem_id="model-rename")
+                delete = gr.Button(i18n("model_delete"), variant="stop", elem_id="model-delete")
+            told = gr.HTML("", elem_id="change-status")
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        named = [self._language, self.shown, self._title]
+        renamed = gr.on([rename.click, self._title.submit], self.rename, named, [told], **quiet)
+        asked = [self._language, self.shown]
+        deleted = delete.click(self.delete, asked, [self._deleted, told], js=_sure(), **quiet)
+        self._changed = [renamed.then, deleted.then]
+        self.shown.change(self.title_of, [self.shown], [self._title], **quiet)
+        self._told.append(told)
+        return fold
+
+    def _wire(self) -> None:
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        outputs = [
+            self._list,
+            self._head,
+            self._card,
+            self.try_it,
+            self._download.button,
+            *self._folds,
+            self.shown,
+            self._timer,
+            self._seen,
+        ]
+        self._outputs = len(outputs)
+        held = [self._language, self._seen]
+        self._refreshing = {"fn": self.look, "inputs": [*held, self.shown], "outputs": outputs, **quiet}
+        self._timer.tick(self.follow, [*held, self.shown], [self._list, self._timer, self._seen], **quiet)
+        self._list.select(self.choose, held, [self._deleted, *outputs], **quiet)
+        for brought in self._sources:
+            brought.change(self.show, [*held, brought], outputs, **quiet)
+        self.refresh_on(*self._changed)
+        self.shown.change(lambda: [""] * len(self._told), None, self._told, **quiet)
+        self._download.wire(self._language, self.shown, self._status)
+
+    def refresh_on(self, *events: Any) -> None:
+        """Shows the models as they are now whenever one of these events comes."""
+        for event in events:
+            event(**self._refreshing)
+
+    def choose(self, request: gr.Request, language_name: str, seen: str, event: gr.EventData) -> list[Any]:
+        """Shows the model that was chosen in the list; that another was deleted has been read."""
+        chosen = event._data.get("value") if isinstance(event._data, dict) else None
+        return ["", *self.show(request, language_name, seen, str(chosen or ""))]
+
+    def show(self, request: gr.Request, language_name: str, seen: str, name: str) -> list[Any]:
+        """Shows the model `name`, or the first where it is gone."""
+        return self._updates(request, language_name, seen, name, marked=True)
+
+    def look(self, request: gr.Request, language_name: str, seen: str, name: str | None) -> list[Any]:
+        """Updates of whatever has changed since the page saw it, for the model `name` that it shows, or the first."""
+        return self._updates(request, language_name, seen, name, marked=False)
+
+    def follow(self, request: gr.Request, language_name: str, seen: str, name: str) -> tuple[Any, Any, Any]:
+        """Updates of the list alone: whoever chooses a model meanwhile is not taken back to another."""
+        language, person = known_language(language_name), self._people.of(request)
+        models = self._shelf.models(person)
+        before, waiting = seen.split(), self._waits(person)
+        marks = [_mark(models, language), *before[1:2], str(waiting)]
+        if marks == before:
+            return gr.skip(), gr.skip(), gr.skip()
+        return self._list_of(models, name, language), gr.Timer(active=waiting), " ".join(marks)
+
+    def _updates(
+        self, request: gr.Request, language_name: str, seen: str, name: str | None, *, marked: bool
+    ) -> list[Any]:
+        """`marked`: the list that the page has marks the chosen model already."""
+        language, person = known_language(language_name), self._people.of(request)
+        models, waiting, before = self._shelf.models(person), self._waits(person), seen.split()
+        model = next((model for model in models if model.name == name), models[0] if models else None)
+        chosen = model.name if model else ""
+        marks = [_mark(models, language), _mark(model, language), str(waiting)]
+        if marks == before:
+            return [gr.skip()] * self._outputs
+        # A list that is drawn anew without need would lose its place.
+        as_before = marked and marks[:1] == before[:1] and chosen == name
+        listed = gr.skip() if as_before else self._list_of(models, chosen, language)
+        drawn = self._drawn(model, language, person)
+        return [listed, *drawn, chosen, gr.Timer(active=waiting), " ".join(marks)]
+
+    def _waits(self, person: Person) -> bool:
+        """Whether a run of theirs may become a model."""
+        return self._workshop is not None and any(view.is_active for view in self._workshop.runs(person))
+
+    def _list_of(self, models: Sequence[ShelfModel], chosen: str, language: Language) -> str:
+        return list_html(models, chosen, language, can_add=self._workshop is not None)
+
+    def _drawn(self, model: ShelfModel | None, language: Language, person: Person) -> list[Any]:
+        seen = gr.Button(visible=model is not None)
+        folds = [gr.Accordion(visible=model is not None), gr.Accordion(visible=model is not None and model.own)]
+        if model is None:
+            return ["", "", seen, seen, *folds[: len(self._folds)]]
+        try:
+            card = card_html(self._shelf.card(model.name, person), language)
+        except TextgenError as error:
+            card = error_html(say_error(error, language))
+        return [head_html(model, language), card, seen, seen, *folds[: len(self._folds)]]
+
+    def title_of(self, request: gr.Request, name: str) -> str:
+        """The title that can be changed."""
+        try:
+            return self._shelf.model(name, self._people.of(request)).title
+        except TextgenError:
+            return ""
+
+    def rename(self, request: gr.Request, language_name: str, name: str, title: str | None) -> str:
+        """Gives the chosen model another title."""
+        language, title = known_language(language_name), (title or "").strip()
+        try:
+            self._shelf.rename(name, title, self._people.of(request))
+        except Exception as error:
+            return _problem(error, language)
+        return status_html(say("model_renamed", language, title=title))
+
+    def delete(self, request: gr.Request, language_name: str, name: str) -> tuple[str, str]:
+        """Deletes the chosen model; says below the list that it is gone, or beside the button why it is not."""
+        if not name:  # thought better of it
+            return "", ""
+        language, person = known_language(language_name), self._people.of(request)
+        try:
+            title = self._shelf.model(name, person).title
+            self._shelf.remove(name, person)
+        except Exception as error:
+            return "", _problem(error, language)
+        return status_html(say("model_deleted", language, title=title)), ""
+
+
+def _problem(error: Exception, language: Language) -> str:
+    if not isinstance(error, TextgenError):
+        _LOGGER.error("a model could not be changed", exc_info=error)
+    return error_html(say_error(error, language))
+
+
+def _mark(shown: object, language: Language) -> str:
+    return hashlib.blake2b(repr((shown, language)).encode(), digest_size=8).hexdigest()
+
+
+def _sure() -> str:
+    """JavaScript that asks before a model is deleted; without a name in the answer nothing happens."""
+    english, chinese = (json.dumps(say("model_delete_sure", language, title="TITLE")) for language in LANGUAGES)
+    question = f"(document.documentElement.lang.startsWith('zh') ? {chinese} : {english})"
+    title = "(document.querySelector('#model-head h3') || {}).textContent || ''"
+    return f"(language, name) => [language, confirm({question}.replace('TITLE', () => {title})) ? name : '']"
