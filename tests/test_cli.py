@@ -30,7 +30,9 @@ from textgen.config import (
 from textgen.errors import error_from_dict
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.manager import JobManager
+from textgen.jobs.model_zip import pack_model
 from textgen.jobs.run_folder import RunFolder
+from textgen.model.checkpoint import load_checkpoint
 
 SHAPE = ("--steps", "6", "--vocab-size", "300", "--embedding-size", "8", "--hidden-size", "8", "--device", "cpu")
 ADAPTATION = AdaptationSettings.model_fields.keys() - {"passes"}
@@ -768,6 +770,39 @@ class TestImport:
         ]
         assert cli("import", "a.txt", "--out", "a.txt").status == 1
         assert cli("import", "a.txt", "--out", "texts", "--encoding", "nonsense").status == 2
+
+
+class TestModels:
+    def test_lists_them_with_where_they_are_from(self, trained_run: Path, tmp_path: Path, cli: Cli) -> None:
+        shutil.copytree(trained_run, tmp_path / "runs" / "tiny")
+        RunFolder(tmp_path / "runs" / "tiny").write_about(title="T\x1b[2J")
+        shutil.copytree(trained_run / "checkpoints" / "best", tmp_path / "checkpoints" / "mine")
+        asked = ("models", "--models", tmp_path / "checkpoints", "--runs", tmp_path / "runs")
+        mine, tiny = cli(*asked).out.splitlines()
+        assert mine.startswith(f"{tmp_path / 'checkpoints' / 'mine'}  mine  lstm 1 × 64, 82,632 parameters, 360 pieces")
+        assert "/checkpoints/best  T\ufffd[2J (a run)  lstm 1 × 64" in tiny
+        facts = json.loads(cli(*asked, "--json").out)
+        assert [model["origin"] for model in facts] == ["ships", "run"]
+        assert facts[0]["nats_per_char"] == load_checkpoint(tmp_path / "checkpoints" / "mine").figures["nats_per_char"]
+
+    def test_none_and_no_folder_are_sentences(self, tmp_path: Path, cli: Cli) -> None:
+        (tmp_path / "checkpoints").mkdir()
+        assert cli("models", "--models", tmp_path / "checkpoints", "--runs", "gone").out == "No models here.\n"
+        result = cli("models", "--models", "gone")
+        assert (result.status, result.err) == (2, "models: gone was given; allowed: folders that exist.\n")
+
+    def test_a_zip_becomes_a_checkpoint(self, trained_run: Path, tmp_path: Path, cli: Cli) -> None:
+        archive = pack_model(trained_run, "Tales", tmp_path)
+        result = cli("import-model", archive, "--out", tmp_path / "tales")
+        assert (result.status, result.out) == (0, f"Tales.zip is in {tmp_path / 'tales'}\n")
+        assert load_checkpoint(tmp_path / "tales").figures["step"] > 0
+        again = cli("import-model", archive, "--out", tmp_path / "tales")
+        assert (again.status, again.err[:4]) == (2, "out:")
+        archive.write_bytes(b"Once upon a time")
+        refused = cli("import-model", archive, "--out", tmp_path / "other")
+        assert (refused.status, refused.err) == (1, "Tales.zip is damaged, or no ZIP file.\n")
+        assert cli("import-model", tmp_path / "gone.zip", "--out", tmp_path / "other").status == 2
+        assert not (tmp_path / "other").exists()
 
 
 class TestRuns:

@@ -28,7 +28,7 @@ from textgen.jobs.preflight import check_run
 from textgen.jobs.run_folder import RunFolder, resolve_checkpoint, run_of
 from textgen.jobs.run_history import HistoryReader, RunHistory
 from textgen.jobs.run_view import RunView
-from textgen.jobs.uploads import PASTED, Upload, UploadStore
+from textgen.jobs.uploads import PASTED, Upload, UploadStore, size_of
 from textgen.limits import Limits
 from textgen.model.checkpoint import is_checkpoint, read_model_settings
 from textgen.progress import Progress, ProgressCallback, ignore_progress
@@ -326,10 +326,10 @@ class Workshop:
     def import_zip(self, archive: Path, name: str, person: Person, progress: ProgressCallback = ignore_progress) -> str:
         """Makes a model in a zip, which the person calls `name`, their own, within what they may keep.
 
-        Returns its name here. Raises `InvalidSetting`, `NoRoom` and what `unpack_model` raises.
+        Returns its name here. Raises `InvalidSetting`, `NoRoom`, `MissingFile` and what `unpack_model` raises.
         """
         limits = self._limits_for_model(person)
-        size = archive.stat().st_size
+        size = size_of(archive, name)
         if size > limits.max_upload_bytes:
             most = f"at most {limits.max_upload_bytes / 1e6:,.0f} MB at once"
             raise InvalidSetting("model", f"{size / 1e6:,.0f} MB", most)

@@ -77,7 +77,7 @@ def test_what_was_packed_is_the_model_and_the_same_bytes_each_time(
     assert again.read_bytes() == packed.read_bytes()
 
 
-@pytest.mark.parametrize("prefix", ["", "tales/", "a/b/tales/"])
+@pytest.mark.parametrize("prefix", ["", "tales/", "a/b/tales/", "tales\\"])
 def test_any_zip_of_such_a_folder_is_read(model: Path, tmp_path: Path, prefix: str) -> None:
     (model / "train.yaml").write_text("steps: 3")
     (model / "run.py").write_text("raise SystemExit")

@@ -104,7 +104,7 @@ def _members_of_model(members: list[Member], archive: str) -> dict[str, Member]:
             check_member(member, member.name)
         except UnsafeMember:
             raise BadCheckpoint(archive, member.name, "a link, or leads out of the archive") from None
-        path = PurePosixPath(member.name)
+        path = PurePosixPath(member.name.replace("\\", "/"))  # some archivers of Windows write it so
         folder = found.setdefault(path.parent, {})
         if path.name in folder:
             raise BadCheckpoint(archive, member.name, "there more than once")

@@ -95,7 +95,7 @@ class UploadStore:
         """
         if not files and not pasted.strip():
             raise InvalidSetting("files", "none", "text files, or pasted text")
-        size = sum(_size_of(path, name) for path, name in files) + len(pasted.encode("utf-8", "replace"))
+        size = sum(size_of(path, name) for path, name in files) + len(pasted.encode("utf-8", "replace"))
         if size > self._limits.max_upload_bytes:
             raise InvalidSetting(
                 "files", f"{size / 1e6:,.0f} MB", f"at most {self._limits.max_upload_bytes / 1e6:,.0f} MB at once"
@@ -251,7 +251,8 @@ def _delete(folder: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def _size_of(path: Path, name: str) -> int:
+def size_of(path: Path, name: str) -> int:
+    """The bytes of a file that somebody has sent and calls `name`; raises `MissingFile`."""
     try:
         return path.stat().st_size
     except OSError as error:

@@ -51,7 +51,7 @@ def _item(model: ShelfModel, chosen: bool, language: Language) -> str:
         say("model_disk", language, size=_megabytes(model.disk_bytes)),
         _date(model.changed),
     ]
-    told = " · ".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
+    told = " ".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
     body = f'<span class="facts">{told}</span>'
     head = f'<span class="top"><strong>{escape(model.title)}</strong>{_origin(model, language)}</span>'
     pressed = "true" if chosen else "false"
