@@ -139,6 +139,7 @@ def test_a_list_follows_the_runs_that_train(place: Place) -> None:
     _, timer, seen = place.tab.follow(place.anna, "en", look.seen, "tiny")
     assert timer.active is True
     place.workshop.jobs.rename(RUN, "Other tales", place.people.of(place.anna))
+    place.workshop.forget()
     listed, _, again = place.tab.follow(place.anna, "en", seen, "tiny")
     assert "Other tales" in listed
     assert 'data-model="tiny" aria-pressed="true"' in listed

@@ -141,33 +141,36 @@ class ModelsTab:
     def follow(self, request: gr.Request, language_name: str, seen: str, name: str) -> tuple[Any, Any, Any]:
         """Updates of the list alone: whoever chooses a model meanwhile is not taken back to another."""
         language, person = known_language(language_name), self._people.of(request)
-        models = self._shelf.models(person)
-        before, waiting = seen.split(), self._waits(person)
-        marks = [_mark(models, language), *before[1:2], str(waiting)]
-        if marks == before:
+        before, runs = seen.split(), self._runs(person)
+        mark = _mark(runs, language)
+        # Many pages look so often: what costs more than a glance at the runs waits until one of them has changed.
+        if before[2:] == [mark]:
             return gr.skip(), gr.skip(), gr.skip()
-        return self._list_of(models, name, language), gr.Timer(active=waiting), " ".join(marks)
+        models = self._shelf.models(person)
+        marks = [_mark(models, language), *before[1:2], mark]
+        return self._list_of(models, name, language), _timer(runs), " ".join(marks)
 
     def _updates(
         self, request: gr.Request, language_name: str, seen: str, name: str | None, *, marked: bool
     ) -> list[Any]:
         """`marked`: the list that the page has marks the chosen model already."""
         language, person = known_language(language_name), self._people.of(request)
-        models, waiting, before = self._shelf.models(person), self._waits(person), seen.split()
+        models, runs, before = self._shelf.models(person), self._runs(person), seen.split()
         model = next((model for model in models if model.name == name), models[0] if models else None)
         chosen = model.name if model else ""
-        marks = [_mark(models, language), _mark(model, language), str(waiting)]
+        marks = [_mark(models, language), _mark(model, language), _mark(runs, language)]
         if marks == before:
             return [gr.skip()] * self._outputs
         # A list that is drawn anew without need would lose its place.
         as_before = marked and marks[:1] == before[:1] and chosen == name
         listed = gr.skip() if as_before else self._list_of(models, chosen, language)
         drawn = self._drawn(model, language, person)
-        return [listed, *drawn, chosen, gr.Timer(active=waiting), " ".join(marks)]
+        return [listed, *drawn, chosen, _timer(runs), " ".join(marks)]
 
-    def _waits(self, person: Person) -> bool:
-        """Whether a run of theirs may become a model."""
-        return self._workshop is not None and any(view.is_active for view in self._workshop.runs(person))
+    def _runs(self, person: Person) -> list[tuple[str, str, str, bool]]:
+        """What tells whether their models may have changed."""
+        views = self._workshop.runs(person) if self._workshop is not None else []
+        return [(view.run_id, view.title, view.state, view.is_active) for view in views]
 
     def _list_of(self, models: Sequence[ShelfModel], chosen: str, language: Language) -> str:
         return list_html(models, chosen, language, can_add=self._workshop is not None)
@@ -216,6 +219,11 @@ def _problem(error: Exception, language: Language) -> str:
     if not isinstance(error, TextgenError):
         _LOGGER.error("a model could not be changed", exc_info=error)
     return error_html(say_error(error, language))
+
+
+def _timer(runs: Sequence[tuple[str, str, str, bool]]) -> gr.Timer:
+    """Looks on while a run changes by itself."""
+    return gr.Timer(active=any(is_active for *_, is_active in runs))
 
 
 def _mark(shown: object, language: Language) -> str:
