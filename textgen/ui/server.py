@@ -45,7 +45,7 @@ def launch_options(max_upload_bytes: int = 1_000_000) -> dict[str, Any]:
         # Of `css` Gradio passes on no rules for containers, of `head` everything.
         "head": f"<style>{joined('plot.css')}</style><script>{joined(*_SCRIPTS)}</script>",
         "i18n": build_i18n(),
-        "footer_links": ["settings"],
+        "footer_links": ["api", "settings"],
         "run_history": False,
         # Gradio's route for uploads is open to anyone, also where nothing is to be uploaded.
         "max_file_size": max_upload_bytes,
