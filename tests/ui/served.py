@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import gradio as gr
 from gradio_client import Client
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from textgen.ui.people import People
-from textgen.ui.server import launch_options
+from textgen.ui.people import NOBODY_ELSE, OwnerCookie, People
+from textgen.ui.server import launch, launch_options
 
 DEADLINE_SECONDS = 60.0
 
 
 @contextmanager
-def served(page: gr.Blocks, *, routes: Sequence[BaseRoute] = (), **options: object) -> Iterator[str]:
+def served(
+    page: gr.Blocks, *, people: People = NOBODY_ELSE, routes: Sequence[BaseRoute] = (), **options: Any
+) -> Iterator[str]:
     """The page's address."""
     page.queue(max_size=64, default_concurrency_limit=16)
-    _, url, _ = page.launch(
-        server_name="127.0.0.1",
-        prevent_thread_lock=True,
-        quiet=True,
-        app_kwargs={"routes": list(routes)},
-        **{**launch_options(), **options},
-    )
+    middleware = [Middleware(OwnerCookie, people=people)]
+    app = {"middleware": middleware, "routes": list(routes)}
+    url = launch(page, server_name="127.0.0.1", app_kwargs=app, **{**launch_options(), **options})
     try:
         yield url
     finally:

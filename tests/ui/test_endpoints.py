@@ -48,7 +48,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> People:
 def shared(studio: Studio, people: People, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page of a shared host, where runs wait for ever."""
     workshop = Workshop(tmp_path_factory.mktemp("endpoint-runs"), device="cpu", limits=LIMITS)
-    with served(build_page(studio, workshop=workshop, people=people)) as url:
+    with served(build_page(studio, workshop=workshop, people=people), people=people) as url:
         yield url
 
 
