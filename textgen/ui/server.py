@@ -104,7 +104,7 @@ def serve_forever(
     limits: Limits | None = None,
     runs: Path | None = None,
     people: People = NOBODY_ELSE,
-    routes: Callable[[Studio], Sequence[BaseRoute]] = lambda _: (),
+    routes: Callable[[Studio, Workshop | None], Sequence[BaseRoute]] = lambda _, __: (),
 ) -> None:
     """Serves the page until Ctrl-C; streams then end, and whatever runs in other processes goes on.
 
@@ -132,7 +132,7 @@ def serve_forever(
             max_threads=most + _OTHER_THREADS,
             app_kwargs={
                 "middleware": [Middleware(OwnerCookie, people=people)],
-                "routes": list(routes(studio)),
+                "routes": list(routes(studio, workshop)),
             },
             **launch_options(studio.limits.max_upload_bytes if workshop is not None else 1_000_000),
         )
