@@ -48,6 +48,8 @@ from textgen.training.device import choose_device
 
 # The page and the API know this module only: what comes out of a stream is had from here.
 __all__ = [
+    "BOS_ID",
+    "EOS_ID",
     "EVERYBODY",
     "GAP_BOUNDS_SECONDS",
     "BackendName",

@@ -17,9 +17,10 @@ from starlette.routing import BaseRoute, Route
 
 from textgen.api.completions import Completion
 from textgen.api.metrics import Metrics
-from textgen.api.protocol import ApiError, as_api_error, parse_request
+from textgen.api.protocol import ApiError, as_api_error, parse_body, parse_request
+from textgen.api.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize, tokenizer_info
 from textgen.errors import NotFound, TextgenError
-from textgen.studio import ModelInfo, Person, Studio
+from textgen.studio import LoadedModel, ModelInfo, Person, Studio
 from textgen.workshop import Workshop
 
 _MOST_BODY_BYTES = 8_000_000
@@ -58,6 +59,9 @@ class Api:
             self._route("/v1/models", self._models, "GET"),
             self._route("/v1/models/{name:path}", self._model, "GET"),
             self._route(_COMPLETIONS, self._complete, "POST"),
+            self._route("/tokenize", self._tokenize, "POST"),
+            self._route("/detokenize", self._detokenize, "POST"),
+            self._route("/tokenizer_info", self._tokenizer_info, "GET"),
             self._route("/metrics", self._watched, "GET"),
             Route("/healthz", _healthy, methods=["GET"]),
         ]
@@ -103,6 +107,29 @@ class Api:
         if not found:
             raise NotFound("model", name, ", ".join(info.name for info in models))
         return JSONResponse(_described(found[0]))
+
+    async def _tokenize(self, request: Request) -> Response:
+        asked = parse_body(TokenizeRequest, await _body(request))
+        return await self._with_model(asked.model, lambda model: tokenize(model, asked))
+
+    async def _detokenize(self, request: Request) -> Response:
+        asked = parse_body(DetokenizeRequest, await _body(request))
+        return await self._with_model(asked.model, lambda model: detokenize(model, asked))
+
+    async def _tokenizer_info(self, request: Request) -> Response:
+        return await self._with_model(request.query_params.get("model"), tokenizer_info)
+
+    async def _with_model(self, name: str | None, answer: Callable[[LoadedModel], dict[str, Any]]) -> Response:
+        """What a model answers; with no name it is the only one there is."""
+
+        def work() -> dict[str, Any]:
+            known = [info.name for info in self._studio.models(self._person)]
+            if name is None and len(known) != 1:
+                raise ApiError(400, f"model: nothing; allowed: one of {', '.join(known)}", param="model")
+            with self._studio.borrow(known[0] if name is None else name, self._person) as model:
+                return answer(model)
+
+        return JSONResponse(await to_thread.run_sync(work))
 
     async def _complete(self, request: Request) -> Response:
         asked = parse_request(await _body(request), self._studio.limits)
