@@ -156,9 +156,10 @@ def test_what_is_wrong_is_a_sentence(client: Client, asked: dict[str, Any], sent
     assert "Traceback" not in str(caught.value)
 
 
-def test_an_empty_text_has_no_score(client: Client) -> None:
-    with pytest.raises(AppError, match="text: an empty text was given"):
-        client.predict("", "tiny", api_name="/score")
+@pytest.mark.parametrize(("text", "given"), [("", "an empty text"), ("a" * 30_000, "30000 characters")])
+def test_what_cannot_be_scored_is_a_sentence(client: Client, text: str, given: str) -> None:
+    with pytest.raises(AppError, match=f"text: {given} was given; allowed: at"):
+        client.predict(text, "tiny", api_name="/score")
 
 
 def test_runs_are_started_looked_at_and_changed(shared: str, people: People, small_text: Path) -> None:

@@ -168,8 +168,10 @@ class Endpoints:
         Returns:
             score: the tokens with their natural log-probabilities, their sum, and nats per character
         """
-        person = self._people.of(request)
+        person, most = self._people.of(request), self._studio.limits.max_prompt_chars
         text, model = whole_characters(text), model or self._first(person)
+        if len(text) > most:
+            raise InvalidSetting("text", f"{len(text)} characters", f"at most {most}")
         with self._studio.borrow(model, person) as loaded:
             tokens = loaded.score(text, top_logprobs=top_logprobs).tokens
         total = sum(token.logprob for token in tokens)
