@@ -103,8 +103,8 @@ def test_the_server_command_answers(workplace: Path) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=30) as models:
             assert "fairy-tales" in [model["id"] for model in json.load(models)["data"]]
         for program in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
-            told = run_program(program.replace("7860", str(port)), workplace)
-            assert told.strip(), program
+            if "7860" in program:
+                assert run_program(program.replace("7860", str(port)), workplace).strip(), program
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
