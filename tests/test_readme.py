@@ -102,9 +102,20 @@ def test_the_server_command_answers(workplace: Path) -> None:
         assert answers(f"http://127.0.0.1:{port}/healthz")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=30) as models:
             assert "fairy-tales" in [model["id"] for model in json.load(models)["data"]]
+        for program in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
+            if "7860" in program:
+                assert run_program(program.replace("7860", str(port)), workplace).strip(), program
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
+
+
+def run_program(program: str, folder: Path) -> str:
+    """What a program of the README tells."""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def answers(address: str) -> bool:

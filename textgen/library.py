@@ -121,6 +121,12 @@ class ModelLibrary(Generic[T]):
         with self._lock:
             return tuple(self._current)
 
+    @property
+    def models(self) -> tuple[T, ...]:
+        """All models in memory, those of an older version too."""
+        with self._lock:
+            return tuple(loaded.model for loaded in (*self._current.values(), *self._replaced))
+
     def borrow(self, folder: Path) -> Lease[T]:
         """The model in `folder` as it is on disk now, loaded if need be.
 

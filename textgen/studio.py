@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from textgen.config import AdaptationSettings, GenerationSettings, update_settin
 from textgen.engine.choosing import BackendName, open_backend
 from textgen.engine.engine import Engine
 from textgen.engine.requests import GenerationRequest, TokenScore
+from textgen.engine.statistics import GAP_BOUNDS_SECONDS, EngineFigures, EngineStatistics
 from textgen.errors import EngineClosed, InvalidSetting, NotFound, TextgenError
 from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
 from textgen.jobs.people import EVERYBODY, Person
@@ -46,15 +48,20 @@ from textgen.training.device import choose_device
 
 # The page and the API know this module only: what comes out of a stream is had from here.
 __all__ = [
+    "BOS_ID",
+    "EOS_ID",
     "EVERYBODY",
+    "GAP_BOUNDS_SECONDS",
     "BackendName",
     "BeamsUpdate",
     "Copied",
+    "EngineFigures",
     "LoadedModel",
     "ModelInfo",
     "Person",
     "Running",
     "Studio",
+    "StudioFigures",
     "TextAlternative",
     "TextDelta",
     "TextEnd",
@@ -81,7 +88,9 @@ class Running:
 class LoadedModel:
     """A checkpoint in memory with its tokenizer and its engine."""
 
-    def __init__(self, folder: Path, *, running: Running, limits: Limits) -> None:
+    def __init__(
+        self, folder: Path, *, running: Running, limits: Limits, statistics: EngineStatistics | None = None
+    ) -> None:
         self.folder = folder
         checkpoint, self.tokenizer = open_checkpoint(folder, limits=limits)
         self.settings = checkpoint.model.settings
@@ -97,7 +106,7 @@ class LoadedModel:
             threads=running.threads,
             cache_folder=running.cache_folder,
         )
-        self.engine = Engine(self.backend, source=self._weights, limits=limits)
+        self.engine = Engine(self.backend, source=self._weights, limits=limits, statistics=statistics)
 
     @property
     def size_bytes(self) -> int:
@@ -233,6 +242,18 @@ class ModelInfo:
     owner: str | None = None
 
 
+@dataclass(frozen=True)
+class StudioFigures:
+    """What all models have done, and what is going on now: requests that run and wait, models in memory."""
+
+    engines: EngineFigures
+    model_loads: int
+    running_requests: int
+    waiting_requests: int
+    models_in_memory: int
+    models_bytes: int
+
+
 class Studio:
     """The models in some folders, loaded when first used."""
 
@@ -249,13 +270,34 @@ class Studio:
         self.limits = limits or Limits()
         self.device = choose_device(device)  # type: ignore[arg-type]
         self._folders = list(folders)
-        running = Running(self.device, backend, threads, cache_folder)
+        self._running = Running(self.device, backend, threads, cache_folder)
+        self._statistics = EngineStatistics()
+        self._lock = threading.Lock()
+        self._loads = 0
         self._library = ModelLibrary(
-            lambda folder: LoadedModel(folder, running=running, limits=self.limits),
+            self._load,
             size_of=lambda model: model.size_bytes,
             close=LoadedModel.close,
             max_bytes=self.limits.max_models_bytes,
         )
+
+    def figures(self) -> StudioFigures:
+        """What there is to be watched."""
+        loaded = self._library.models
+        return StudioFigures(
+            engines=self._statistics.figures(),
+            model_loads=self._loads,
+            running_requests=sum(model.engine.live_requests for model in loaded),
+            waiting_requests=sum(model.engine.waiting_requests for model in loaded),
+            models_in_memory=len(loaded),
+            models_bytes=self._library.nbytes,
+        )
+
+    def _load(self, folder: Path) -> LoadedModel:
+        model = LoadedModel(folder, running=self._running, limits=self.limits, statistics=self._statistics)
+        with self._lock:
+            self._loads += 1
+        return model
 
     def models(self, person: Person = EVERYBODY) -> list[ModelInfo]:
         """The readable checkpoints that a person may use: each folder itself, or the folders in it.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -71,3 +75,10 @@ def client(address: str) -> Iterator[openai.OpenAI]:
 def client_of(address: str, key: str = "none") -> openai.OpenAI:
     """A client that asks once: what a server answers is to be seen."""
     return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=_DEADLINE_SECONDS)
+
+
+def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=_DEADLINE_SECONDS)
+    connection.request(method, path, body, headers)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())

@@ -9,19 +9,12 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
-from tests.api.conftest import client_of, serving
+from tests.api.conftest import ask, client_of, serving
 from textgen.api.routes import api_keys
 from textgen.jobs.people import EVERYBODY, Person
 from textgen.studio import Studio
 
 _DEADLINE_SECONDS = 60.0
-
-
-def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=_DEADLINE_SECONDS)
-    connection.request(method, path, body, headers)
-    answer = connection.getresponse()
-    return answer.status, json.loads(answer.read())
 
 
 def test_models_are_those_that_everybody_may_use(studio: Studio, address: str, client: openai.OpenAI) -> None:

@@ -569,3 +569,14 @@ def test_a_reload_during_generation_leaves_a_page_that_works(open_page: OpenPage
     start(desktop, "A cat", length=10)
     desktop.wait_until_done()
     assert desktop.document.input_value().startswith("A cat")
+
+
+def test_the_api_is_described_without_another_host(open_page: OpenPage) -> None:
+    # Gradio asks whether the host is watched in its own way, which is switched off.
+    page = open_page(forgive=("403",))
+    page.locator("footer .show-api").click()
+    expect(page.get_by_text("3 Available MCP Tools")).to_be_visible(timeout=60_000)
+    for language in ("JavaScript", "cURL", "Python"):
+        page.get_by_text(language, exact=True).first.click()
+        for name in ("/generate", "/score", "/models", "/train"):
+            expect(page.get_by_text(name).first).to_be_visible(timeout=60_000)

@@ -11,7 +11,7 @@ from anyio import CapacityLimiter, to_thread
 
 from textgen.api.logprobs import Logprobs
 from textgen.api.protocol import CompletionRequest, TokenIds
-from textgen.studio import LoadedModel, TextDelta, TextEnd, TextEvent, TextStream, TextToken, TokenScore
+from textgen.studio import BOS_ID, LoadedModel, TextDelta, TextEnd, TextEvent, TextStream, TextToken, TokenScore
 
 Chunk = dict[str, Any]
 _FINISHED = {"eos": "stop", "stop": "stop"}
@@ -125,7 +125,7 @@ class Completion:
                 reason = _FINISHED.get(end.samples[index].reason if index < len(end.samples) else end.reason, "length")
             if request.logprobs is not None:
                 found = Logprobs()
-                found.add_prompt(self._model, scores)
+                found.add_prompt(self._model, scores, begun=request.echo and self._begun(number))
                 found.add_new(self._tokens(number, end, index), len(prompt))
                 logprobs = found.as_dict()
             choices.append(
@@ -137,6 +137,11 @@ class Completion:
                 }
             )
         return choices
+
+    def _begun(self, number: int) -> bool:
+        """Whether a prompt was given with the token that begins texts, which it has in any case."""
+        prompt = self._request.prompts[number]
+        return not isinstance(prompt, str) and prompt[:1] == [BOS_ID]
 
     def _tokens(self, number: int, end: TextEnd | None, index: int) -> Sequence[TextToken]:
         """The tokens of a new text; those of a search's further results are scored once more."""

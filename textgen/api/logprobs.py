@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from textgen.studio import LoadedModel, TextToken, TokenScore
+from textgen.studio import BOS_ID, LoadedModel, TextToken, TokenScore
 
 
 @dataclass
@@ -14,12 +14,17 @@ class Logprobs:
     """Tokens of a choice's text. A token that is no whole character is named by its bytes, "bytes:\\xe4"."""
 
     tokens: list[str] = field(default_factory=list)
-    token_logprobs: list[float] = field(default_factory=list)
-    top_logprobs: list[dict[str, float]] = field(default_factory=list)
+    token_logprobs: list[float | None] = field(default_factory=list)
+    top_logprobs: list[dict[str, float] | None] = field(default_factory=list)
     text_offset: list[int] = field(default_factory=list)
 
-    def add_prompt(self, model: LoadedModel, scores: Sequence[TokenScore]) -> None:
-        """The tokens of a prompt, one by one: clients count on as many as they sent."""
+    def add_prompt(self, model: LoadedModel, scores: Sequence[TokenScore], *, begun: bool) -> None:
+        """The tokens of a prompt, one by one: clients count on as many as they sent.
+
+        `begun`: they sent the token that begins texts, which has no probability.
+        """
+        if begun:
+            self._add(_name(model, BOS_ID), None, None, 0)
         read = bytearray()
         for score in scores:
             offset = len(read.decode("utf-8", "ignore"))
@@ -33,7 +38,7 @@ class Logprobs:
             top = {other.text: other.logprob for other in token.alternatives}
             self._add(token.text, token.logprob, top, after + token.start)
 
-    def _add(self, token: str, logprob: float, top: dict[str, float], offset: int) -> None:
+    def _add(self, token: str, logprob: float | None, top: dict[str, float] | None, offset: int) -> None:
         self.tokens.append(token)
         self.token_logprobs.append(logprob)
         self.top_logprobs.append(top)

@@ -6,7 +6,7 @@ beside them any setting of ours may be given under its own name.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,7 @@ from textgen.errors import Busy, DeadlineExceeded, EngineClosed, InvalidSetting,
 from textgen.limits import Limits
 
 TokenIds = list[int]
+Body = TypeVar("Body", bound=BaseModel)
 MOST_LOGPROBS = 50
 # What a completion request says under another name.
 _RENAMED = {"max_new_tokens", "num_samples", "num_beams", "num_return", "top_logprobs"}
@@ -91,16 +92,21 @@ class CompletionRequest(BaseModel):
         return update_settings(plain, **values)
 
 
-def parse_request(body: object, limits: Limits) -> CompletionRequest:
-    """The request in a JSON body; raises `ApiError` naming the field."""
+def parse_body(kind: type[Body], body: object) -> Body:
+    """What a JSON body says; raises `ApiError` naming the field."""
     if not isinstance(body, dict):
         raise ApiError(400, "The body is to be a JSON object.")
     try:
-        request = CompletionRequest.model_validate(body)
+        return kind.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
         param = str(first["loc"][0]) if first["loc"] else None
         raise ApiError(400, f"{param or 'body'}: {first['msg']}", param=param) from None
+
+
+def parse_request(body: object, limits: Limits) -> CompletionRequest:
+    """The request in a JSON body; raises `ApiError` naming the field."""
+    request = parse_body(CompletionRequest, body)
     unknown = [name for name in request.model_extra or {} if name not in OUR_EXTRAS]
     if unknown:
         raise ApiError(400, f"{unknown[0]}: unknown argument", param=unknown[0], code="unknown_parameter")

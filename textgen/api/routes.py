@@ -16,18 +16,24 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from textgen.api.completions import Completion
-from textgen.api.protocol import ApiError, as_api_error, parse_request
+from textgen.api.metrics import Metrics
+from textgen.api.protocol import ApiError, as_api_error, parse_body, parse_request
+from textgen.api.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize, tokenizer_info
 from textgen.errors import NotFound, TextgenError
-from textgen.studio import ModelInfo, Person, Studio
+from textgen.studio import LoadedModel, ModelInfo, Person, Studio
+from textgen.workshop import Workshop
 
 _MOST_BODY_BYTES = 8_000_000
 _LOOK_SECONDS = 0.5
+_COMPLETIONS = "/v1/completions"
+_OUTCOMES = {401: "denied", 429: "busy"}
 _LOGGER = logging.getLogger(__name__)
 
 
-def api_for(environment: Mapping[str, str], person: Person) -> Callable[[Studio], list[BaseRoute]]:
-    """What makes the routes over a studio, as the environment wants them."""
-    return lambda studio: Api(studio, person, keys=api_keys(environment)).routes()
+def api_for(environment: Mapping[str, str], person: Person) -> Callable[[Studio, Workshop | None], list[BaseRoute]]:
+    """What makes the routes over a studio and, where people can train, a workshop, as the environment wants them."""
+    keys = api_keys(environment)
+    return lambda studio, workshop: Api(studio, person, keys=keys, workshop=workshop).routes()
 
 
 def api_keys(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -38,8 +44,11 @@ def api_keys(environment: Mapping[str, str]) -> tuple[str, ...]:
 class Api:
     """The routes over the models that `person` may use."""
 
-    def __init__(self, studio: Studio, person: Person, *, keys: Sequence[str] = ()) -> None:
+    def __init__(
+        self, studio: Studio, person: Person, *, keys: Sequence[str] = (), workshop: Workshop | None = None
+    ) -> None:
         self._studio = studio
+        self._metrics = Metrics(studio, workshop)
         self._person = person
         self._keys = [key.encode() for key in keys]
         self._limiter: CapacityLimiter | None = None
@@ -47,29 +56,37 @@ class Api:
     def routes(self) -> list[BaseRoute]:
         """To be served beside the page."""
         return [
-            Route("/v1/models", self._guarded(self._models), methods=["GET"]),
-            Route("/v1/models/{name:path}", self._guarded(self._model), methods=["GET"]),
-            Route("/v1/completions", self._guarded(self._complete), methods=["POST"]),
+            self._route("/v1/models", self._models, "GET"),
+            self._route("/v1/models/{name:path}", self._model, "GET"),
+            self._route(_COMPLETIONS, self._complete, "POST"),
+            self._route("/tokenize", self._tokenize, "POST"),
+            self._route("/detokenize", self._detokenize, "POST"),
+            self._route("/tokenizer_info", self._tokenizer_info, "GET"),
+            self._route("/metrics", self._watched, "GET"),
             Route("/healthz", _healthy, methods=["GET"]),
         ]
 
-    def _guarded(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
+    def _route(self, path: str, handler: Callable[[Request], Any], method: str) -> BaseRoute:
+        """A route for those who may ask, which answers in any case and is counted."""
+
         async def guarded(request: Request) -> Response:
             try:
                 self._admit(request)
                 answer: Response = await handler(request)
-                return answer
             except ApiError as error:
-                return JSONResponse(error.content, error.status)
+                answer = JSONResponse(error.content, error.status)
             except TextgenError as error:
                 told = as_api_error(error)
-                return JSONResponse(told.content, told.status)
+                answer = JSONResponse(told.content, told.status)
             except Exception:
                 _LOGGER.exception("a request to %s failed", request.url.path)
                 failed = ApiError(500, "The server failed; its log says why.", kind="server_error")
-                return JSONResponse(failed.content, failed.status)
+                answer = JSONResponse(failed.content, failed.status)
+            if not isinstance(answer, StreamingResponse):  # those are counted when they end
+                self._metrics.count(path, outcome(answer.status_code))
+            return answer
 
-        return guarded
+        return Route(path, guarded, methods=[method])
 
     def _admit(self, request: Request) -> None:
         if not self._keys:
@@ -91,6 +108,29 @@ class Api:
             raise NotFound("model", name, ", ".join(info.name for info in models))
         return JSONResponse(_described(found[0]))
 
+    async def _tokenize(self, request: Request) -> Response:
+        asked = parse_body(TokenizeRequest, await _body(request))
+        return await self._with_model(asked.model, lambda model: tokenize(model, asked))
+
+    async def _detokenize(self, request: Request) -> Response:
+        asked = parse_body(DetokenizeRequest, await _body(request))
+        return await self._with_model(asked.model, lambda model: detokenize(model, asked))
+
+    async def _tokenizer_info(self, request: Request) -> Response:
+        return await self._with_model(request.query_params.get("model"), tokenizer_info)
+
+    async def _with_model(self, name: str | None, answer: Callable[[LoadedModel], dict[str, Any]]) -> Response:
+        """What a model answers; with no name it is the only one there is."""
+
+        def work() -> dict[str, Any]:
+            known = [info.name for info in self._studio.models(self._person)]
+            if name is None and len(known) != 1:
+                raise ApiError(400, f"model: nothing; allowed: one of {', '.join(known)}", param="model")
+            with self._studio.borrow(known[0] if name is None else name, self._person) as model:
+                return answer(model)
+
+        return JSONResponse(await to_thread.run_sync(work))
+
     async def _complete(self, request: Request) -> Response:
         asked = parse_request(await _body(request), self._studio.limits)
         lease = await to_thread.run_sync(self._studio.borrow, asked.model, self._person)
@@ -99,13 +139,34 @@ class Api:
             completion = await to_thread.run_sync(Completion, lease.model, asked, self._waiting())
             if asked.stream:
                 begun = True
-                return StreamingResponse(_events(completion, lease.release), media_type="text/event-stream")
+                return StreamingResponse(self._events(completion, lease.release), media_type="text/event-stream")
             with closing(completion):
                 answer = await _unless_gone(request, completion)
             return JSONResponse(answer)
         finally:
             if not begun:
                 lease.release()
+
+    async def _events(self, completion: Completion, release: Callable[[], None]) -> AsyncIterator[str]:
+        """Server-sent events; an error in the middle is one of them, for the status has been sent."""
+        became = "cancelled"
+        try:
+            with closing(completion):
+                async for chunk in completion.chunks():
+                    yield _event(chunk)
+            became = outcome(200)
+            yield "data: [DONE]\n\n"
+        except TextgenError as error:
+            told = as_api_error(error)
+            became = outcome(told.status)
+            yield _event(told.content)
+        finally:
+            release()
+            self._metrics.count(_COMPLETIONS, became)
+
+    async def _watched(self, request: Request) -> Response:
+        content, kind = await to_thread.run_sync(self._metrics.exposition, request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": kind})
 
     def _waiting(self) -> CapacityLimiter:
         """One for all requests, made in the event loop that they share."""
@@ -137,17 +198,11 @@ async def _unless_gone(request: Request, completion: Completion) -> Any:
     return answer
 
 
-async def _events(completion: Completion, release: Callable[[], None]) -> AsyncIterator[str]:
-    """Server-sent events; an error in the middle is one of them, for the status has been sent."""
-    try:
-        with closing(completion):
-            async for chunk in completion.chunks():
-                yield _event(chunk)
-        yield "data: [DONE]\n\n"
-    except TextgenError as error:
-        yield _event(as_api_error(error).content)
-    finally:
-        release()
+def outcome(status: int) -> str:
+    """What became of a request, for who counts them."""
+    if status in _OUTCOMES:
+        return _OUTCOMES[status]
+    return "ok" if status < 400 else "invalid" if status < 500 else "failed"
 
 
 def _event(content: Mapping[str, Any]) -> str:

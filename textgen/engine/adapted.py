@@ -9,6 +9,7 @@ import numpy as np
 
 from textgen.engine.requests import GenerationRequest
 from textgen.engine.scheduler import Clock, Scheduler
+from textgen.engine.statistics import EngineStatistics
 from textgen.engine.tasks import GenerationTask
 from textgen.engine.torch_backend import TorchBackend
 from textgen.limits import Limits
@@ -30,6 +31,7 @@ class AdaptedRun:
         *,
         limits: Limits,
         clock: Clock,
+        statistics: EngineStatistics,
         done: Callable[[AdaptedRun], None],
     ) -> None:
         self._source = source
@@ -37,6 +39,7 @@ class AdaptedRun:
         self._task = task
         self._limits = limits
         self._clock = clock
+        self._statistics = statistics
         self._done = done
         self._closed = threading.Event()
         self._scheduler: Scheduler | None = None
@@ -56,6 +59,7 @@ class AdaptedRun:
         try:
             self._run()
         except Exception as error:
+            self._statistics.ended("error")
             self._task.fail(error)
         finally:
             self._done(self)
@@ -67,7 +71,7 @@ class AdaptedRun:
         # Adapted weights are used once: graphs of them would take longer to make than the text.
         backend = TorchBackend(model, model.embedding.device)
         self._task.mailbox.backend_name = backend.name
-        scheduler = Scheduler(backend, limits=self._limits, clock=self._clock)
+        scheduler = Scheduler(backend, limits=self._limits, clock=self._clock, statistics=self._statistics)
         scheduler.submit(self._task)  # before anyone can close it
         self._scheduler = scheduler
         if self._closed.is_set():

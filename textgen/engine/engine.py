@@ -17,6 +17,7 @@ from textgen.engine.backends import Backend
 from textgen.engine.requests import GenerationRequest, TokenScore
 from textgen.engine.scheduler import Clock, Scheduler
 from textgen.engine.snapshots import Snapshot
+from textgen.engine.statistics import EngineStatistics
 from textgen.engine.streams import GenerationStream, Mailbox
 from textgen.engine.tasks import GenerationTask, SamplingTask, ScoringTask, SearchTask, SnapshotTask
 from textgen.engine.token_choice import prepare_chooser
@@ -31,8 +32,9 @@ class Engine:
 
     `model` is a `LanguageModel`, which is moved to `device` and run by the reference backend, or a backend; then
     `source` gives the model's weights to those requests that adapt a copy of them. `clock` gives seconds: deadlines
-    count them, and streams tell how many they took. The thread starts with the first request and ends with `close`, at
-    the end of a `with`, or when the engine and all its streams have been dropped.
+    count them, and streams tell how many they took. `statistics` counts what it does, perhaps beside other engines. The
+    thread starts with the first request and ends with `close`, at the end of a `with`, or when the engine and all its
+    streams have been dropped.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Engine:
         source: Callable[[], LanguageModel] | None = None,
         limits: Limits = Limits(),
         clock: Clock = time.monotonic,
+        statistics: EngineStatistics | None = None,
     ) -> None:
         if isinstance(model, LanguageModel):
             self._backend: Backend = TorchBackend(model, device)
@@ -51,7 +54,8 @@ class Engine:
             self._backend, self._source = model, source
         self._limits = limits
         self._clock = clock
-        self._scheduler = Scheduler(self._backend, limits=limits, clock=clock)
+        self._statistics = statistics or EngineStatistics()
+        self._scheduler = Scheduler(self._backend, limits=limits, clock=clock, statistics=self._statistics)
         self._adapted: set[AdaptedRun] = set()
         self._starting = threading.Lock()
         self._closed = False
@@ -72,6 +76,11 @@ class Engine:
     def live_rows(self) -> int:
         """Rows of state taken by the requests that are running, but for those that adapt."""
         return self._scheduler.live_rows
+
+    @property
+    def live_requests(self) -> int:
+        """Requests that are running, those that adapt included."""
+        return self._scheduler.live_requests + len(self._adapted)
 
     @property
     def waiting_requests(self) -> int:
@@ -189,7 +198,15 @@ class Engine:
                 raise EngineClosed()
             if len(self._adapted) >= self._limits.max_adapted_requests:
                 raise LearningElsewhere(len(self._adapted))
-            run = AdaptedRun(self._source, request, task, limits=self._limits, clock=self._clock, done=self._forget)
+            run = AdaptedRun(
+                self._source,
+                request,
+                task,
+                limits=self._limits,
+                clock=self._clock,
+                statistics=self._statistics,
+                done=self._forget,
+            )
             self._adapted.add(run)
             run.start()
 

@@ -15,6 +15,7 @@ from textgen.engine.requests import FinishReason
 from textgen.engine.rows import Rows
 from textgen.engine.sampling import draws_for, take_drawn
 from textgen.engine.snapshots import Snapshot
+from textgen.engine.statistics import EngineStatistics, Pace
 from textgen.engine.tasks import (
     Batch,
     GenerationTask,
@@ -60,7 +61,9 @@ class Scheduler:
     max_steps_ahead = 16
     max_ahead_seconds = 0.02
 
-    def __init__(self, backend: Backend, *, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self, backend: Backend, *, limits: Limits, clock: Clock, statistics: EngineStatistics | None = None
+    ) -> None:
         self._backend = backend
         self._limits = limits
         self._clock = clock
@@ -69,11 +72,14 @@ class Scheduler:
         self._waiting: deque[Task] = deque()
         self._rows_taken = 0
         self._closed = False
+        self._statistics = statistics or EngineStatistics()
         self._stale = True  # whether `_tasks` and `_batches` are out of date
         # Below here everything belongs to the thread that runs.
         self._tasks: list[Task] = []
         self._batches: list[Batch] = []
+        self._writers = 0  # samples and searches in them
         self._reading: deque[Task] = deque()
+        self._pace = Pace(self._statistics, clock)
         self._rows = Rows(backend, limits)
         self._pool = self._rows.pool
         self._drawing_pool = self._pool if isinstance(self._pool, DrawingPool) else None
@@ -82,6 +88,11 @@ class Scheduler:
     def live_rows(self) -> int:
         """Rows taken by admitted tasks."""
         return self._rows_taken
+
+    @property
+    def live_requests(self) -> int:
+        """Admitted tasks."""
+        return len(self._live)
 
     @property
     def waiting_requests(self) -> int:
@@ -96,6 +107,7 @@ class Scheduler:
             self._admit()
             if len(self._waiting) > self._limits.max_waiting_requests:
                 self._waiting.pop()
+                self._count(task, "refused")
                 raise Busy(len(self._waiting))
             self._changed.notify_all()
 
@@ -123,6 +135,7 @@ class Scheduler:
 
     def run_round(self) -> None:
         """One chunk of prompts for those who read, and one token for each row that writes."""
+        self._pace.begin_round()
         self._drop_unwanted()
         if self._stale:
             self._regroup()
@@ -134,6 +147,7 @@ class Scheduler:
             if self._closed:
                 return
             self._step(batch)
+        self._pace.end_round(self._writers)
 
     def _wait_for_work(self, wait: bool) -> bool:
         if self._live or not wait:
@@ -162,6 +176,7 @@ class Scheduler:
                 self._guarded(task, self._seat)
         self._reading = deque(task for task in self._reading if task.slots and task.unread)
         writers = [unit for task in self._tasks if task.slots and not task.unread for unit in writing_units(task)]
+        self._writers = len(writers)
         most = self.max_step_rows if self._backend.batched else 1
         self._batches = list(in_batches(writers, most, pool_draws=self._drawing_pool is not None))
 
@@ -221,6 +236,7 @@ class Scheduler:
             for task in tasks:
                 self._fail(task, error)
             return
+        self._statistics.read(sum(lengths))
         for task, text in zip(tasks, texts, strict=True):
             task.read += text.size
             if not task.unread:
@@ -230,6 +246,7 @@ class Scheduler:
     def _score(self, task: ScoringTask, chunk: int) -> None:
         text = task.context_ids[task.read : task.read + min(chunk, task.unread)]
         task.take(self._pool.read_all(task.slots[0], text))
+        self._statistics.read(text.size)
         if not task.unread:
             self._release(task)
             task.answer(task.scores)
@@ -335,6 +352,7 @@ class Scheduler:
             return  # another of its samples has failed
         event, reason = choice
         task.mailbox.put(event)
+        self._pace.tokens += 1
         written = event.index + 1
         if steps and (reason is not None or written % self.cached_every_tokens < steps):
             text = np.concatenate([task.context_ids, lane.sequence.token_ids[:-1]]).astype(np.int64)
@@ -349,6 +367,7 @@ class Scheduler:
         """One step of a beam search, from logits [running beams, vocab]."""
         advance = task.search.advance(logits)
         task.mailbox.put(advance.event)
+        self._pace.tokens += 1
         if advance.reason is not None:
             self._end(task, advance.reason)
             return
@@ -369,11 +388,17 @@ class Scheduler:
     def _end(self, task: Task, reason: FinishReason) -> None:
         # Rows first: whoever has read the last event may count on them.
         if self._release(task):
+            self._count(task, reason)
             task.end(reason)
 
     def _fail(self, task: Task, error: Exception) -> None:
         if self._release(task):
+            self._count(task, "error")
             task.fail(error)
+
+    def _count(self, task: Task, reason: str) -> None:
+        if isinstance(task, GenerationTask):
+            self._statistics.ended(reason)
 
     def _release(self, task: Task) -> bool:
         """Frees a task's rows; false if that has been done."""

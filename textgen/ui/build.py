@@ -15,12 +15,14 @@ from textgen.errors import TextgenError
 from textgen.shelf import Shelf
 from textgen.studio import EVERYBODY, ModelInfo, Person, Studio
 from textgen.ui.controls import PAGE_DEFAULTS, changed_defaults
+from textgen.ui.endpoints import Endpoints
 from textgen.ui.generate import GenerateTab
 from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error
 from textgen.ui.models_tab import ModelsTab
 from textgen.ui.people import NOBODY_ELSE, People
 from textgen.ui.render import CHANGING_CHOICES, error_html, markdown_html, status_html
 from textgen.ui.train import TrainTab
+from textgen.ui.training_endpoints import TrainingEndpoints
 from textgen.workshop import Workshop
 
 # Old pages' files are looked for every hour and deleted after a day.
@@ -38,6 +40,10 @@ def build_page(
     i18n, people = i18n or build_i18n(), people or NOBODY_ELSE
     page: gr.Blocks
     with gr.Blocks(title="Textgen Studio", delete_cache=_DELETE_CACHE_SECONDS, analytics_enabled=False) as page:
+        # First, for what the page's own handlers are called is private, but taken.
+        Endpoints(studio, people).publish()
+        if workshop is not None:
+            TrainingEndpoints(studio, workshop, people).publish()
         # What everybody may see; who opens the page gets the list of what is theirs beside.
         models = [info for info in studio.models() if info.owner is None]
         language_name = gr.Textbox("en", visible=False)

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from textgen.files import cache_folder
 from textgen.limits import Limits
 from textgen.studio import BackendName, Studio
 from textgen.ui.build import build_page
+from textgen.ui.endpoints import TOOLS
 from textgen.ui.i18n import build_i18n
 from textgen.ui.people import NOBODY_ELSE, OwnerCookie, People, Visitors
 from textgen.workshop import Workshop
@@ -45,13 +47,13 @@ def launch_options(max_upload_bytes: int = 1_000_000) -> dict[str, Any]:
         # Of `css` Gradio passes on no rules for containers, of `head` everything.
         "head": f"<style>{joined('plot.css')}</style><script>{joined(*_SCRIPTS)}</script>",
         "i18n": build_i18n(),
-        "footer_links": ["settings"],
+        "footer_links": ["api", "settings"],
         "run_history": False,
         # Gradio's route for uploads is open to anyone, also where nothing is to be uploaded.
         "max_file_size": max_upload_bytes,
         "enable_monitoring": False,
         "ssr_mode": False,
-        "mcp_server": False,
+        "mcp_server": find_spec("mcp") is not None,  # where it is not, Gradio would only complain
         "share": False,
         "show_error": False,
     }
@@ -102,7 +104,7 @@ def serve_forever(
     limits: Limits | None = None,
     runs: Path | None = None,
     people: People = NOBODY_ELSE,
-    routes: Callable[[Studio], Sequence[BaseRoute]] = lambda _: (),
+    routes: Callable[[Studio, Workshop | None], Sequence[BaseRoute]] = lambda _, __: (),
 ) -> None:
     """Serves the page until Ctrl-C; streams then end, and whatever runs in other processes goes on.
 
@@ -124,14 +126,13 @@ def serve_forever(
     page.queue(max_size=2 * most, default_concurrency_limit=most)
     address: dict[str, Any] = {"server_name": host, "server_port": port, "inbrowser": open_browser}
     try:
-        _, url, _ = page.launch(
+        url = launch(
+            page,
             **address,
-            prevent_thread_lock=True,
             max_threads=most + _OTHER_THREADS,
-            quiet=True,
             app_kwargs={
                 "middleware": [Middleware(OwnerCookie, people=people)],
-                "routes": list(routes(studio)),
+                "routes": list(routes(studio, workshop)),
             },
             **launch_options(studio.limits.max_upload_bytes if workshop is not None else 1_000_000),
         )
@@ -145,6 +146,16 @@ def serve_forever(
         raise InvalidSetting("address", f"{host or 'all'}, port {port or 'any'}", allowed) from None
     finally:
         studio.close()
+
+
+def launch(page: gr.Blocks, **options: Any) -> str:
+    """Serves a page in threads of its own and returns its address. Language models (MCP) get `TOOLS` and no more."""
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
+    server = page.mcp_server_obj
+    if server is not None:
+        offered = server.tool_to_endpoint.items()
+        server.tool_to_endpoint = {tool: endpoint for tool, endpoint in offered if endpoint.lstrip("/") in TOOLS}
+    return str(url)
 
 
 def keep_runs_going(workshop: Workshop, ended: threading.Event | None = None) -> None:

@@ -1,0 +1,88 @@
+"""What engines have done, as plain numbers for whoever watches."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+GAP_BOUNDS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+@dataclass(frozen=True)
+class EngineFigures:
+    """Totals since the beginning.
+
+    `prompt_tokens` are those that were read, remembered ones not counted. `ended` counts generations by why they ended:
+    a `FinishReason`, "error", or "refused" where too many were waiting. `gaps` counts new tokens by the time since the
+    one before: up to each of GAP_BOUNDS_SECONDS but above the bound before it, the last above all of them.
+    `gap_seconds` is their sum.
+    """
+
+    generated_tokens: int
+    prompt_tokens: int
+    ended: Mapping[str, int]
+    gaps: tuple[int, ...]
+    gap_seconds: float
+
+
+class EngineStatistics:
+    """Counts for any number of engines, from their threads: once for each round, whatever that has written."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generated = 0
+        self._read = 0
+        self._ended: Counter[str] = Counter()
+        self._gaps = [0] * (len(GAP_BOUNDS_SECONDS) + 1)
+        self._gap_seconds = 0.0
+
+    def wrote(self, tokens: int, gap_seconds: float) -> None:
+        """New tokens, each so long after the one before it."""
+        with self._lock:
+            self._generated += tokens
+            self._gaps[bisect_left(GAP_BOUNDS_SECONDS, gap_seconds)] += tokens
+            self._gap_seconds += tokens * gap_seconds
+
+    def read(self, tokens: int) -> None:
+        with self._lock:
+            self._read += tokens
+
+    def ended(self, reason: str) -> None:
+        with self._lock:
+            self._ended[reason] += 1
+
+    def figures(self) -> EngineFigures:
+        """All of them at one moment."""
+        with self._lock:
+            return EngineFigures(self._generated, self._read, dict(self._ended), tuple(self._gaps), self._gap_seconds)
+
+
+class Pace:
+    """How fast the rows of one scheduler write: it counts `tokens` as they are passed on, and tells once a round.
+
+    All rows wait for the same round. Of several tokens that a row gets in one, each counts an equal part of it.
+    """
+
+    def __init__(self, statistics: EngineStatistics, clock: Callable[[], float]) -> None:
+        self.tokens = 0
+        self._statistics = statistics
+        self._clock = clock
+        self._began: float | None = None
+
+    def begin_round(self) -> None:
+        """A round follows on the one before, unless nobody wrote in that."""
+        if self._began is None:
+            self._began = self._clock()
+
+    def end_round(self, rows: int) -> None:
+        """So many rows have written the `tokens`."""
+        tokens, self.tokens = self.tokens, 0
+        if not tokens or self._began is None:
+            self._began = None
+            return
+        now = self._clock()
+        self._statistics.wrote(tokens, (now - self._began) * rows / tokens)
+        self._began = now
