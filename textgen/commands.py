@@ -30,6 +30,7 @@ from textgen.errors import InvalidSetting, UnreadableText
 from textgen.files import cache_folder
 from textgen.job_commands import check_job_options, train_elsewhere
 from textgen.options import given_settings
+from textgen.space_commands import deploy_space
 from textgen.terminal import (
     StatusLine,
     TrainingDisplay,
@@ -396,6 +397,11 @@ def import_model(options: argparse.Namespace) -> int:
     return 0
 
 
+def deploy(options: argparse.Namespace) -> int:
+    """`textgen deploy`: the app becomes a Space on the Hugging Face Hub."""
+    return deploy_space(options, _token(options))
+
+
 def import_files(options: argparse.Namespace) -> int:
     """`textgen import`: files as plain text; exit status 1 if one of them gave none."""
     from textgen.limits import Limits
@@ -456,7 +462,7 @@ def serve(options: argparse.Namespace) -> int:
     from textgen.api.routes import api_for
     from textgen.jobs.torchrun import Torchrun
     from textgen.limits import limits_from
-    from textgen.ui.server import people_from, serve_forever, training_folder
+    from textgen.ui.server import keeps_runs, people_from, serve_forever, training_folder
 
     Torchrun(nproc_per_node=1 if options.nproc_per_node is None else options.nproc_per_node).check()
     if not 1 <= options.port <= 65_535:
@@ -471,6 +477,7 @@ def serve(options: argparse.Namespace) -> int:
     serve_forever(
         folders,
         runs=runs,
+        runs_last=keeps_runs(os.environ, runs),
         people=people,
         routes=api_for(os.environ, people.of(None)),
         limits=limits,

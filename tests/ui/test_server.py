@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 import socket
 import threading
@@ -20,6 +21,7 @@ from textgen.ui.server import (
     default_folders,
     host_from,
     keep_runs_going,
+    keeps_runs,
     launch_options,
     people_from,
     serve_forever,
@@ -60,6 +62,33 @@ def test_runs_are_kept_beside_the_program_or_where_one_says() -> None:
     assert training_folder({"TEXTGEN_TRAINING": "on", "TEXTGEN_RUNS": ""}, Path("/app")) == Path("/app/runs")
     assert training_folder({"TEXTGEN_RUNS": "/data/runs"}, Path("/app")) == Path("/data/runs")
     assert training_folder({"TEXTGEN_RUNS": "/data/runs"}, Path("/app"), Path("/asked")) == Path("/asked")
+
+
+def own_file_system() -> Path:
+    """A folder with a file system of its own, as a mounted storage bucket is one."""
+    folder = Path("/dev/shm")
+    if not (folder.is_mount() and os.access(folder, os.W_OK)):
+        pytest.skip("no mounted folder to write to is known here")
+    return folder
+
+
+def test_a_space_keeps_runs_in_its_storage_if_it_has_one(tmp_path: Path) -> None:
+    storage = own_file_system()
+    space = {"SPACE_ID": "a/b"}
+    assert training_folder(space, Path("/app"), storage=storage) == storage / "runs"
+    assert training_folder({**space, "TEXTGEN_RUNS": "/own"}, Path("/app"), storage=storage) == Path("/own")
+    assert training_folder({}, Path("/app"), storage=storage) == Path("/app/runs")
+    # A folder of that name alone is lost at a restart like everything else.
+    assert training_folder(space, Path("/app"), storage=tmp_path) == Path("/app/runs")
+    assert training_folder(space, Path("/app"), storage=tmp_path / "missing") == Path("/app/runs")
+
+
+def test_only_what_is_mounted_outlives_the_restart_of_a_space() -> None:
+    space = {"SPACE_ID": "a/b"}
+    assert not keeps_runs(space, Path("/app/runs"))
+    assert keeps_runs(space, own_file_system() / "textgen" / "runs")
+    assert keeps_runs(space, None)
+    assert keeps_runs({}, Path("/app/runs"))
 
 
 @pytest.mark.parametrize("environment", [{"SPACE_ID": "a/b"}, {"TEXTGEN_SHARED": "1"}, {"TEXTGEN_ADMIN_KEY": "word"}])

@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from textgen.errors import InvalidSetting, TextgenError
-from textgen.files import cache_folder
+from textgen.files import SPACE_STORAGE, cache_folder, is_mounted
 from textgen.limits import Limits
 from textgen.studio import BackendName, Studio
 from textgen.ui.build import build_page
@@ -101,6 +101,7 @@ def serve_forever(
     open_browser: bool = False,
     limits: Limits | None = None,
     runs: Path | None = None,
+    runs_last: bool = True,
     people: People = NOBODY_ELSE,
     routes: Callable[[Studio], Sequence[BaseRoute]] = lambda _: (),
 ) -> None:
@@ -109,7 +110,7 @@ def serve_forever(
     `routes` makes what is served beside it.
 
     `device`, `backend` and `threads` say what runs the models. Runs are kept in the folder `runs`; without one nobody
-    can train. `people` tells them apart.
+    can train. The page warns of runs that do not last. `people` tells them apart.
 
     Raises `InvalidSetting` for an address that cannot be listened on.
     """
@@ -117,7 +118,7 @@ def serve_forever(
     studio = Studio(folders, device=device, backend=backend, threads=threads, cache_folder=cache, limits=limits)
     warm_up(studio)
     workshop = Workshop(runs, device=str(studio.device), limits=studio.limits) if runs is not None else None
-    page = build_page(studio, workshop=workshop, people=people)
+    page = build_page(studio, workshop=workshop, runs_last=runs_last, people=people)
     # The engine bounds how many write and how many wait, and says so in a sentence. Gradio's own bounds lie beyond,
     # with a thread for each, in which it waits for the next words.
     most = studio.limits.max_rows + studio.limits.max_waiting_requests
@@ -161,14 +162,25 @@ def keep_runs_going(workshop: Workshop, ended: threading.Event | None = None) ->
             _LOGGER.exception("the queue of runs could not be looked after")
 
 
-def training_folder(environment: Mapping[str, str], root: Path, asked: Path | None = None) -> Path | None:
-    """Where runs are kept: where it was `asked` for, else where TEXTGEN_RUNS says or in `root`.
+def training_folder(
+    environment: Mapping[str, str], root: Path, asked: Path | None = None, *, storage: Path = SPACE_STORAGE
+) -> Path | None:
+    """Where runs are kept: where it was `asked` for, else where TEXTGEN_RUNS says.
 
-    None where TEXTGEN_TRAINING=off forbids training, whatever was asked for.
+    Else that is in the `storage` of a Space that has any, or in `root`. None where TEXTGEN_TRAINING=off forbids
+    training, whatever was asked for.
     """
     if environment.get("TEXTGEN_TRAINING", "on").lower() in _OFF:
         return None
-    return asked or Path(environment.get("TEXTGEN_RUNS") or root / "runs")
+    given = asked or environment.get("TEXTGEN_RUNS")
+    if given:
+        return Path(given)
+    return (storage if "SPACE_ID" in environment and is_mounted(storage) else root) / "runs"
+
+
+def keeps_runs(environment: Mapping[str, str], runs: Path | None) -> bool:
+    """Whether runs are still there after a restart; a Space begins anew, but for what is mounted there."""
+    return runs is None or "SPACE_ID" not in environment or is_mounted(runs)
 
 
 def people_from(environment: Mapping[str, str], runs: Path | None) -> People:
