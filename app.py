@@ -15,6 +15,7 @@ from textgen.ui.server import (
     host_from,
     keeps_runs,
     people_from,
+    root_path_from,
     serve_forever,
     training_folder,
 )
@@ -33,5 +34,6 @@ if __name__ == "__main__":
         routes=api_for(os.environ, people.of(None)),
         limits=limits_from(os.environ, shared=people.shared),
         host=host_from(os.environ),
+        root_path=root_path_from(os.environ),
         open_browser=can_show_a_browser(os.environ, sys.platform),
     )

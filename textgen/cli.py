@@ -284,6 +284,9 @@ def _add_serve(verbs: Any) -> None:
     parser = verbs.add_parser("serve", help="open the app")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
+    parser.add_argument(
+        "--root-path", metavar="PATH", help="where a proxy in front has put the app, like /studio; GRADIO_ROOT_PATH too"
+    )
     parser.add_argument("--models", type=Path, action="append", metavar="DIR", help="folder of checkpoints or runs")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where training runs are kept; default: runs")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from math import exp, isfinite
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from textgen.config import (
     AdaptationSettings,
@@ -457,12 +457,12 @@ def runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def serve(options: argparse.Namespace) -> int:
-    """`textgen serve`: the app, until Ctrl-C."""
+def serve(options: argparse.Namespace) -> NoReturn:
+    """`textgen serve`: the app, until Ctrl-C or SIGTERM."""
     from textgen.api.routes import api_for
     from textgen.jobs.torchrun import Torchrun
     from textgen.limits import limits_from
-    from textgen.ui.server import keeps_runs, people_from, serve_forever, training_folder
+    from textgen.ui.server import keeps_runs, people_from, root_path_from, serve_forever, training_folder
 
     Torchrun(nproc_per_node=1 if options.nproc_per_node is None else options.nproc_per_node).check()
     if not 1 <= options.port <= 65_535:
@@ -483,12 +483,12 @@ def serve(options: argparse.Namespace) -> int:
         limits=limits,
         host=options.host,
         port=options.port,
+        root_path=root_path_from(os.environ, options.root_path),
         device=options.device,
         backend=options.backend,
         threads=options.threads,
         open_browser=options.open,
     )
-    return 0
 
 
 def _token(options: argparse.Namespace) -> str | None:

@@ -157,6 +157,7 @@ class TestOptions:
         ("options", "field"),
         [
             ({"bucket": "runs"}, "storage"),
+            ({"hardware": "zero-a10g"}, "hardware"),
             ({"variables": {"A B": "1"}}, "variable"),
             ({"secrets": {"": "1"}}, "secret"),
             ({"variables": {"A": "1"}, "secrets": {"A": "1"}}, "secret"),

@@ -18,12 +18,14 @@ from textgen.limits import Limits
 from textgen.studio import Studio
 from textgen.ui.server import (
     can_show_a_browser,
+    check_root_path,
     default_folders,
     host_from,
     keep_runs_going,
     keeps_runs,
     launch_options,
     people_from,
+    root_path_from,
     serve_forever,
     theme,
     training_folder,
@@ -205,6 +207,23 @@ def test_a_damaged_or_missing_model_does_not_keep_the_page_from_opening(models: 
         warm_up(studio)
         finish_warming_up()  # an error in its thread would fail the test
         studio.close()
+
+
+def test_the_root_path_is_what_was_asked_for_or_what_gradio_is_told() -> None:
+    assert root_path_from({}) == ""
+    assert root_path_from({"GRADIO_ROOT_PATH": "/studio"}) == "/studio"
+    assert root_path_from({"GRADIO_ROOT_PATH": "/studio"}, "/other") == "/other"
+
+
+@pytest.mark.parametrize("path", ["", "/studio", "/a/b/", "https://example.org/studio", "http://127.0.0.1:80"])
+def test_a_root_path_is_a_path_or_an_address(path: str) -> None:
+    check_root_path(path)
+
+
+@pytest.mark.parametrize("path", ["studio", "/a b", "//", "/a?b", "ftp://example.org", "https://"])
+def test_what_is_no_root_path_is_told_before_anything_is_loaded(path: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="root_path: "):
+        serve_forever([tmp_path], root_path=path)
 
 
 @pytest.mark.parametrize("port", [None, 70_000, -1])

@@ -39,10 +39,13 @@ class SpaceOptions:
 
 
 def check_space(repo_id: str, options: SpaceOptions) -> None:
-    """`InvalidSetting` for names that cannot be those of a Space, a bucket, a variable or a secret."""
+    """`InvalidSetting` for what cannot be the name of a Space, a bucket, its hardware, a variable or a secret."""
     check_repo_id(repo_id)
     if options.bucket is not None:
         check_repo_id(options.bucket, field="storage")
+    # ZeroGPU lends its GPU by the call, which this program does not ask for: it would not start there.
+    if options.hardware is not None and options.hardware.startswith("zero"):
+        raise InvalidSetting("hardware", options.hardware, "hardware that a Space has for itself, like cpu-upgrade")
     for kind, names in (("variable", options.variables), ("secret", options.secrets)):
         for name in names:
             if not _VARIABLE.fullmatch(name):

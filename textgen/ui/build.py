@@ -63,7 +63,8 @@ def build_page(
                 scale=2,
                 min_width=180,
             )
-            if os.environ.get("OAUTH_CLIENT_ID"):  # elsewhere gradio refuses to launch with such a button
+            # Where nobody owns anything there is nothing to log in for; elsewhere than on a Space gradio refuses it.
+            if people.keeps_keys and os.environ.get("OAUTH_CLIENT_ID"):
                 gr.LoginButton(size="sm", elem_id="login", scale=0, min_width=90)
             language = gr.Button(i18n("language"), size="sm", elem_id="language", scale=0, min_width=90)
         with gr.Tabs(elem_id="tabs") as tabs:
