@@ -142,6 +142,8 @@ class Proxy:
         return response
 
     async def _refuse(self, request: Request) -> Response:
+        if request.url.path == "/favicon.ico":  # the browser asks the host itself for one, wherever a page lies
+            return Response(status_code=204)
         self.strayed.append(request.url.path)
         return PlainTextResponse("", 404)
 
