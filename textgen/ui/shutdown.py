@@ -59,7 +59,9 @@ def end_gracefully(page: gr.Blocks, end_streams: Callable[[], None]) -> None:
     deadline = time.monotonic() + _DRAIN_SECONDS
     while any(page._queue.pending_event_ids_session.values()) and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
-    page.close(verbose=False)
+    # On a Space that also waits for a second server of Gradio's, which may take its time.
+    threading.Thread(target=page.close, kwargs={"verbose": False}, daemon=True).start()
+    server.thread.join(_CONNECTIONS_SECONDS + 1)
 
 
 def leave() -> NoReturn:
