@@ -13,7 +13,9 @@ from textgen.ui.server import (
     can_show_a_browser,
     default_folders,
     host_from,
+    keeps_runs,
     people_from,
+    root_path_from,
     serve_forever,
     training_folder,
 )
@@ -27,9 +29,11 @@ if __name__ == "__main__":
     serve_forever(
         default_folders(root, runs),
         runs=runs,
+        runs_last=keeps_runs(os.environ, runs),
         people=people,
         routes=api_for(os.environ, people.of(None)),
         limits=limits_from(os.environ, shared=people.shared),
         host=host_from(os.environ),
+        root_path=root_path_from(os.environ),
         open_browser=can_show_a_browser(os.environ, sys.platform),
     )

@@ -1,6 +1,6 @@
 """A Hub in miniature: the routes that the real client speaks when a model goes there or comes from there, and for jobs.
 
-Datasets are kept beside models, as `datasets/USER/NAME`.
+Datasets and Spaces are kept beside models, as `datasets/USER/NAME` and `spaces/USER/NAME`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ class Repository:
     files: dict[str, bytes] = field(default_factory=dict)
     listed: dict[str, int] = field(default_factory=dict)
     commits: int = 0
+    # What a Space has beside its files.
+    sdk: str | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    hardware: str = "cpu-basic"
+    volumes: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def sha(self) -> str:
@@ -98,6 +104,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
+        self.buckets: dict[str, str] = {}
         self.jobs: list[Job] = []
         self.on_job: Callable[[Job], None] = lambda _job: None
         self.objects: dict[str, bytes] = {}
@@ -197,7 +204,11 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{_KINDS[asked.get('type', 'model')]}{asked['organization']}/{asked['name']}"
         if name in self.hub.repositories:
             raise _Refusal(409, message="You already created this model repo", url=f"{self.hub.address}/{name}")
-        self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
+        found = Repository(private=asked.get("visibility") == "private", sdk=asked.get("sdk"))
+        if asked.get("type") == "space":
+            assert found.sdk == "gradio"
+            found.files = {".gitattributes": b"*.bin filter=lfs\n", "README.md": b"---\nsdk: gradio\n---\n"}
+        self.hub.repositories[name] = found
         self._answer({"url": f"{self.hub.address}/{name}", "name": name})
 
     def _validate_yaml(self) -> None:
@@ -214,7 +225,12 @@ class _Handler(BaseHTTPRequestHandler):
             {"rfilename": path, "size": found.listed.get(path, len(data)), "blobId": hashlib.sha1(data).hexdigest()}
             for path, data in found.files.items()
         ]
-        known = {"id": name.removeprefix("datasets/"), "sha": found.sha, "private": found.private, "gated": False}
+        known = {
+            "id": name.removeprefix("datasets/").removeprefix("spaces/"),
+            "sha": found.sha,
+            "private": found.private,
+            "gated": False,
+        }
         self._answer({**known, "siblings": files})
 
     def _info_of_newest(self, name: str) -> None:
@@ -271,6 +287,45 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(401, message="Invalid credentials in Authorization header")
         self._answer({"type": "user", "name": OWNER, "auth": {"accessToken": {"role": "write"}}})
 
+    def _space(self, name: str) -> Repository:
+        return self._repository(f"spaces/{name}", write=True)
+
+    def _variables(self, name: str) -> None:
+        self._answer({key: {"value": value} for key, value in self._space(name).variables.items()})
+
+    def _add_variable(self, name: str) -> None:
+        asked = json.loads(self._body)
+        self._space(name).variables[asked["key"]] = asked["value"]
+        self._variables(name)
+
+    def _add_secret(self, name: str) -> None:
+        asked = json.loads(self._body)
+        self._space(name).secrets[asked["key"]] = asked["value"]
+        self._answer({})
+
+    def _request_hardware(self, name: str) -> None:
+        flavor = json.loads(self._body)["flavor"]
+        if flavor not in _HARDWARE:
+            raise _Refusal(400, message=f"{flavor} is no hardware")
+        self._space(name).hardware = flavor
+        self._answer({"stage": "BUILDING", "hardware": {"current": None, "requested": flavor}, "gcTimeout": None})
+
+    def _mount(self, name: str) -> None:
+        volumes = json.loads(self._body)["volumes"]
+        if any(item["source"] not in self.hub.buckets for item in volumes):
+            raise _Refusal(404, message="No such bucket")
+        self._space(name).volumes = volumes
+        self._answer({})
+
+    def _create_bucket(self, name: str) -> None:
+        address = f"{self.hub.address}/buckets/{name}"
+        if self._token != WRITER:
+            raise _Refusal(403, message="You don't have the rights to create a bucket")
+        if name in self.hub.buckets:
+            raise _Refusal(409, message="You already created this bucket", url=address)
+        self.hub.buckets[name] = json.loads(self._body)["visibility"]
+        self._answer({"url": address})
+
     def _hardware(self) -> None:
         listed = [
             {"name": name, "prettyName": name, "cpu": "2 vCPU", "ram": "16 GB", "accelerator": accelerator}
@@ -309,9 +364,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-_KINDS = {"model": "", "dataset": "datasets/"}
-# A model's name, or a dataset's with its kind before it.
-_NAME = r"((?:datasets/)?(?!datasets/)[^/]+/[^/]+)"
+_KINDS = {"model": "", "dataset": "datasets/", "space": "spaces/"}
+# A model's name, or a dataset's or a Space's with its kind before it.
+_NAME = r"((?:datasets/|spaces/)?(?!datasets/|spaces/)[^/]+/[^/]+)"
 _API = rf"/api/(?:models/)?{_NAME}"
 _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", r"/api/repos/create", _Handler._create),
@@ -321,6 +376,12 @@ _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", r"/api/jobs/([^/]+)", _Handler._run_job),
     ("GET", r"/api/jobs/([^/]+)/([^/]+)", _Handler._inspect),
     ("GET", r"/api/jobs/([^/]+)/([^/]+)/logs", _Handler._log),
+    ("GET", r"/api/spaces/([^/]+/[^/]+)/variables", _Handler._variables),
+    ("POST", r"/api/spaces/([^/]+/[^/]+)/variables", _Handler._add_variable),
+    ("POST", r"/api/spaces/([^/]+/[^/]+)/secrets", _Handler._add_secret),
+    ("POST", r"/api/spaces/([^/]+/[^/]+)/hardware", _Handler._request_hardware),
+    ("PUT", r"/api/spaces/([^/]+/[^/]+)/volumes", _Handler._mount),
+    ("POST", r"/api/buckets/([^/]+/[^/]+)", _Handler._create_bucket),
     ("GET", rf"{_API}", _Handler._info_of_newest),
     ("GET", rf"{_API}/revision/(.+)", _Handler._info),
     ("POST", rf"{_API}/preupload/(.+)", _Handler._preupload),

@@ -1,4 +1,4 @@
-"""`textgen push` and `pull` in processes of their own: the client of the Hub reads its settings when it is imported."""
+"""`textgen push`, `pull` and `deploy` in processes of their own: the Hub's client reads its settings when imported."""
 
 from __future__ import annotations
 
@@ -74,3 +74,15 @@ def test_nothing_is_written_over(textgen: Run, tmp_path: Path) -> None:
     done = textgen("pull", "anna/tales", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "a new or empty folder" in done.stderr
+
+
+def test_the_app_becomes_a_space(hub: Hub, textgen: Run, trained_run: Path) -> None:
+    options = ["--models", trained_run, "--private", "--secret", "TEXTGEN_ADMIN_KEY"]
+    done = textgen("deploy", "anna/studio", *options, TEXTGEN_ADMIN_KEY="word", HF_TOKEN=WRITER)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"The Space is at {hub.address}/spaces/anna/studio; ")
+    space = hub.repositories["spaces/anna/studio"]
+    assert space.private
+    assert space.variables == {"TEXTGEN_TRAINING": "on"}
+    assert space.secrets == {"TEXTGEN_ADMIN_KEY": "word"}
+    assert space.files["app.py"]

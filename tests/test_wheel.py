@@ -34,6 +34,7 @@ def test_it_is_small_and_holds_what_is_no_code(wheel: Path) -> None:
     wanted = {path for path in (ROOT / "textgen").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert {path.relative_to(ROOT).as_posix() for path in wanted} <= packed
     assert "textgen/py.typed" in packed
+    assert {"textgen/space/app.py", "textgen/space/requirements.txt"} <= packed  # for `textgen deploy`
     assert not any(name.startswith(("tests/", "checkpoints/", "docs/")) for name in packed)
 
 

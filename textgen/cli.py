@@ -35,6 +35,7 @@ from textgen.errors import (
 )
 from textgen.job_commands import add_job_options
 from textgen.options import add_settings
+from textgen.space_commands import add_deploy_options
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _BACKENDS = ("auto", "onnx", "torch")
@@ -88,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_pull(verbs)
     _add_models(verbs)
     _add_import_model(verbs)
+    _add_deploy(verbs)
     _add_index(verbs)
     _add_tokenizer(verbs)
     _add_import(verbs)
@@ -223,6 +225,13 @@ def _add_import_model(verbs: Any) -> None:
     parser.set_defaults(run=commands.import_model)
 
 
+def _add_deploy(verbs: Any) -> None:
+    parser = verbs.add_parser("deploy", help="open the app to others, as a Space on the Hugging Face Hub")
+    _add_repository(parser, what="the Space")
+    add_deploy_options(parser)
+    parser.set_defaults(run=commands.deploy)
+
+
 def _add_index(verbs: Any) -> None:
     parser = verbs.add_parser("index", help="let a checkpoint tell what it copies from the text it was trained on")
     _add_checkpoint(parser)
@@ -275,6 +284,9 @@ def _add_serve(verbs: Any) -> None:
     parser = verbs.add_parser("serve", help="open the app")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
+    parser.add_argument(
+        "--root-path", metavar="PATH", help="where a proxy in front has put the app, like /studio; GRADIO_ROOT_PATH too"
+    )
     parser.add_argument("--models", type=Path, action="append", metavar="DIR", help="folder of checkpoints or runs")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where training runs are kept; default: runs")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
@@ -308,8 +320,8 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint or a run")
 
 
-def _add_repository(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("repo_id", metavar="USER/NAME", help="the model on the Hub")
+def _add_repository(parser: argparse.ArgumentParser, *, what: str = "the model on the Hub") -> None:
+    parser.add_argument("repo_id", metavar="USER/NAME", help=what)
     parser.add_argument(
         "--token-stdin",
         action="store_true",

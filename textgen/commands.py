@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from math import exp, isfinite
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from textgen.config import (
     AdaptationSettings,
@@ -30,6 +30,7 @@ from textgen.errors import InvalidSetting, UnreadableText
 from textgen.files import cache_folder
 from textgen.job_commands import check_job_options, train_elsewhere
 from textgen.options import given_settings
+from textgen.space_commands import deploy_space
 from textgen.terminal import (
     StatusLine,
     TrainingDisplay,
@@ -396,6 +397,11 @@ def import_model(options: argparse.Namespace) -> int:
     return 0
 
 
+def deploy(options: argparse.Namespace) -> int:
+    """`textgen deploy`: the app becomes a Space on the Hugging Face Hub."""
+    return deploy_space(options, _token(options))
+
+
 def import_files(options: argparse.Namespace) -> int:
     """`textgen import`: files as plain text; exit status 1 if one of them gave none."""
     from textgen.limits import Limits
@@ -451,12 +457,12 @@ def runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def serve(options: argparse.Namespace) -> int:
-    """`textgen serve`: the app, until Ctrl-C."""
+def serve(options: argparse.Namespace) -> NoReturn:
+    """`textgen serve`: the app, until Ctrl-C or SIGTERM."""
     from textgen.api.routes import api_for
     from textgen.jobs.torchrun import Torchrun
     from textgen.limits import limits_from
-    from textgen.ui.server import people_from, serve_forever, training_folder
+    from textgen.ui.server import keeps_runs, people_from, root_path_from, serve_forever, training_folder
 
     Torchrun(nproc_per_node=1 if options.nproc_per_node is None else options.nproc_per_node).check()
     if not 1 <= options.port <= 65_535:
@@ -471,17 +477,18 @@ def serve(options: argparse.Namespace) -> int:
     serve_forever(
         folders,
         runs=runs,
+        runs_last=keeps_runs(os.environ, runs),
         people=people,
         routes=api_for(os.environ, people.of(None)),
         limits=limits,
         host=options.host,
         port=options.port,
+        root_path=root_path_from(os.environ, options.root_path),
         device=options.device,
         backend=options.backend,
         threads=options.threads,
         open_browser=options.open,
     )
-    return 0
 
 
 def _token(options: argparse.Namespace) -> str | None:

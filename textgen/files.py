@@ -15,6 +15,15 @@ from safetensors import SafetensorError
 
 from textgen.errors import CannotWrite, NoRoom
 
+# Where a Space has a storage bucket, if it has one; without it the folder may be there, too, and does not last.
+SPACE_STORAGE = Path("/data")
+
+
+def is_mounted(folder: Path) -> bool:
+    """Whether `folder` lies in a file system of its own, below the root, that may be written to."""
+    places = [place for place in (folder.absolute(), *folder.absolute().parents) if os.path.ismount(place)]
+    return places[0] != Path(folder.absolute().anchor) and os.access(places[0], os.W_OK)
+
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
     """Where things go that can be made again: TEXTGEN_CACHE, or the folder that the system has for that."""

@@ -285,7 +285,7 @@ def test_training_can_be_switched_off(browser: Browser, models_folder: Path, tmp
     with served(models_folder, tmp_path, TEXTGEN_TRAINING="off") as server, pages(browser) as open_:
         page = open_(server.address)
         page.get_by_role("tab", name="Train").click()
-        expect(page.locator("#train-off")).to_contain_text("switched off", timeout=_WAIT)
+        expect(page.locator("#train-notice")).to_contain_text("switched off", timeout=_WAIT)
         expect(page.locator("#train-start")).to_have_count(0)
         assert not (tmp_path / "runs").exists()
 

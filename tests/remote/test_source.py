@@ -33,7 +33,8 @@ def test_it_is_the_package_and_what_building_it_takes(tmp_path: Path) -> None:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("the project is not a git repository here")
     there = {name for name in listed if (ROOT / name).is_file()}
-    assert found.keys() == {*there, "pyproject.toml", "README.md", "LICENSE"}
+    beside = {"pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "app.py", "requirements.txt"}
+    assert found.keys() == {*there, *beside}
     assert all(content == (ROOT / name).read_bytes() for name, content in found.items())
 
 

@@ -306,7 +306,7 @@ class TestCookie:
     def test_below_a_path_of_the_host(self, people: People) -> None:
         with served(people, mounted_at="/studio") as port:
             answer = ask(port, "/studio/")
-            assert answer.cookie != ""
+            assert "; Path=/studio; " in answer.cookie
             assert ask(port, "/studio/", cookie=answer.pair).person["key"] == people.key_in(
                 {COOKIE: answer.pair.partition("=")[2]}
             )
@@ -314,5 +314,6 @@ class TestCookie:
 
     def test_behind_a_proxy_that_cuts_the_path_off(self, people: People) -> None:
         with served(people, root_path="/studio") as port:
-            assert ask(port, "/").cookie != ""
+            assert "; Path=/studio; " in ask(port, "/").cookie
+            assert "; Path=/studio; " in ask(port, "/?admin=correct+horse+%E5%AF%86%E7%A0%81").cookie
             assert ask(port, "/config").cookie == ""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 import socket
 import threading
@@ -17,11 +18,14 @@ from textgen.limits import Limits
 from textgen.studio import Studio
 from textgen.ui.server import (
     can_show_a_browser,
+    check_root_path,
     default_folders,
     host_from,
     keep_runs_going,
+    keeps_runs,
     launch_options,
     people_from,
+    root_path_from,
     serve_forever,
     theme,
     training_folder,
@@ -60,6 +64,33 @@ def test_runs_are_kept_beside_the_program_or_where_one_says() -> None:
     assert training_folder({"TEXTGEN_TRAINING": "on", "TEXTGEN_RUNS": ""}, Path("/app")) == Path("/app/runs")
     assert training_folder({"TEXTGEN_RUNS": "/data/runs"}, Path("/app")) == Path("/data/runs")
     assert training_folder({"TEXTGEN_RUNS": "/data/runs"}, Path("/app"), Path("/asked")) == Path("/asked")
+
+
+def own_file_system() -> Path:
+    """A folder with a file system of its own, as a mounted storage bucket is one."""
+    folder = Path("/dev/shm")
+    if not (folder.is_mount() and os.access(folder, os.W_OK)):
+        pytest.skip("no mounted folder to write to is known here")
+    return folder
+
+
+def test_a_space_keeps_runs_in_its_storage_if_it_has_one(tmp_path: Path) -> None:
+    storage = own_file_system()
+    space = {"SPACE_ID": "a/b"}
+    assert training_folder(space, Path("/app"), storage=storage) == storage / "runs"
+    assert training_folder({**space, "TEXTGEN_RUNS": "/own"}, Path("/app"), storage=storage) == Path("/own")
+    assert training_folder({}, Path("/app"), storage=storage) == Path("/app/runs")
+    # A folder of that name alone is lost at a restart like everything else.
+    assert training_folder(space, Path("/app"), storage=tmp_path) == Path("/app/runs")
+    assert training_folder(space, Path("/app"), storage=tmp_path / "missing") == Path("/app/runs")
+
+
+def test_only_what_is_mounted_outlives_the_restart_of_a_space() -> None:
+    space = {"SPACE_ID": "a/b"}
+    assert not keeps_runs(space, Path("/app/runs"))
+    assert keeps_runs(space, own_file_system() / "textgen" / "runs")
+    assert keeps_runs(space, None)
+    assert keeps_runs({}, Path("/app/runs"))
 
 
 @pytest.mark.parametrize("environment", [{"SPACE_ID": "a/b"}, {"TEXTGEN_SHARED": "1"}, {"TEXTGEN_ADMIN_KEY": "word"}])
@@ -176,6 +207,23 @@ def test_a_damaged_or_missing_model_does_not_keep_the_page_from_opening(models: 
         warm_up(studio)
         finish_warming_up()  # an error in its thread would fail the test
         studio.close()
+
+
+def test_the_root_path_is_what_was_asked_for_or_what_gradio_is_told() -> None:
+    assert root_path_from({}) == ""
+    assert root_path_from({"GRADIO_ROOT_PATH": "/studio"}) == "/studio"
+    assert root_path_from({"GRADIO_ROOT_PATH": "/studio"}, "/other") == "/other"
+
+
+@pytest.mark.parametrize("path", ["", "/studio", "/a/b/", "https://example.org/studio", "http://127.0.0.1:80"])
+def test_a_root_path_is_a_path_or_an_address(path: str) -> None:
+    check_root_path(path)
+
+
+@pytest.mark.parametrize("path", ["studio", "/a b", "//", "/a?b", "ftp://example.org", "https://"])
+def test_what_is_no_root_path_is_told_before_anything_is_loaded(path: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="root_path: "):
+        serve_forever([tmp_path], root_path=path)
 
 
 @pytest.mark.parametrize("port", [None, 70_000, -1])

@@ -12,7 +12,10 @@ from textgen.progress import Progress, ProgressCallback, ignore_progress
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-RepositoryType = Literal["model", "dataset"]
+# Such files are uploaded one by one, to tell how far it is; each takes a request more.
+_LARGE_BYTES = 1_000_000
+
+RepositoryType = Literal["model", "dataset", "space"]
 
 
 def make_repository(
@@ -22,7 +25,8 @@ def make_repository(
 
     What the client raises is left as it is, here and below.
     """
-    api.create_repo(repo_id, private=private, repo_type=repo_type, exist_ok=True)
+    sdk = "gradio" if repo_type == "space" else None
+    api.create_repo(repo_id, private=private, repo_type=repo_type, space_sdk=sdk, exist_ok=True)
     if private and not api.repo_info(repo_id, repo_type=repo_type).private:
         raise InvalidSetting(field, repo_id, "a new name: a public repository of this one is there already")
 
@@ -53,7 +57,8 @@ def upload_files(
     progress(Progress("uploading", 0.0, total / 1e6, "MB"))
     for name, path in files.items():
         addition = CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
-        api.preupload_lfs_files(repo_id, [addition], repo_type=repo_type, free_memory=False)
+        if path.stat().st_size >= _LARGE_BYTES:
+            api.preupload_lfs_files(repo_id, [addition], repo_type=repo_type, free_memory=False)
         operations.append(addition)
         done += path.stat().st_size
         progress(Progress("uploading", done / 1e6, total / 1e6, "MB"))

@@ -1,4 +1,4 @@
-"""This program's own source as an archive that pip installs: it is on no package index."""
+"""This program's own source, as files and as an archive that pip installs: it is on no package index."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from textgen.errors import InvalidSetting
 from textgen.files import write_atomically
 
 _PROJECT = "textgen-studio"
+APP, REQUIREMENTS = "app.py", "requirements.txt"
 # What lies beside the package in a checkout and belongs to it.
-_BESIDE = ("pyproject.toml", "README.md", "LICENSE")
-_REQUIREMENTS = "requirements.txt"
+_BESIDE = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", APP, REQUIREMENTS)
+# Where in the package a wheel has the last two: see hatch_build.py.
+_PACKED = "space"
 # Named one by one, so that nothing goes along that somebody has left in the package's folder.
 _SUFFIXES = frozenset({".py", ".typed", ".css", ".html", ".js"})
 # The first moment that a zip file can name, which a wheel is: the archive depends on its content alone.
@@ -44,14 +46,24 @@ def write_source(path: Path) -> None:
 
 def constraints() -> bytes | None:
     """The versions that this program is tested with, as pip's constraints; None where it does not say."""
+    path = beside(REQUIREMENTS)
+    return path.read_bytes() if path else None
+
+
+def beside(name: str) -> Path | None:
+    """A file that lies beside the package in a checkout, or was packed into its wheel; None where it is neither."""
     root = _checkout()
-    path = root / _REQUIREMENTS if root else None
-    return path.read_bytes() if path and path.is_file() else None
+    path = root / name if root else _package() / _PACKED / name
+    return path if path.is_file() else None
+
+
+def package_files() -> dict[str, Path]:
+    """The package's own files by their names beside it, `textgen/…`, whatever else lies in its folder."""
+    return {f"textgen/{name}": path for name, path in _package_files(_package()).items()}
 
 
 def _content() -> dict[str, bytes]:
-    package = _package()
-    files = {f"textgen/{name}": path.read_bytes() for name, path in _package_files(package).items()}
+    files = {name: path.read_bytes() for name, path in package_files().items()}
     root = _checkout()
     if root is None:
         return {**files, "pyproject.toml": _made_project()}
@@ -62,7 +74,7 @@ def _package_files(package: Path) -> Mapping[str, Path]:
     found = {}
     for path in package.rglob("*"):
         name = path.relative_to(package)
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts) or name.parts[0] == _PACKED
         if path.suffix in _SUFFIXES and path.is_file() and not path.is_symlink() and not hidden:
             found[name.as_posix()] = path
     return found

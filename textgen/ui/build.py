@@ -34,9 +34,13 @@ def build_page(
     i18n: gr.I18n | None = None,
     *,
     workshop: Workshop | None = None,
+    runs_last: bool = True,
     people: People | None = None,
 ) -> gr.Blocks:
-    """The Gradio page for a studio; `textgen.ui.server` launches it. Without a workshop nobody can train."""
+    """The Gradio page for a studio; `textgen.ui.server` launches it. Without a workshop nobody can train.
+
+    It tells people where their runs do not outlive a restart of the host.
+    """
     i18n, people = i18n or build_i18n(), people or NOBODY_ELSE
     page: gr.Blocks
     with gr.Blocks(title="Textgen Studio", delete_cache=_DELETE_CACHE_SECONDS, analytics_enabled=False) as page:
@@ -65,7 +69,8 @@ def build_page(
                 scale=2,
                 min_width=180,
             )
-            if os.environ.get("OAUTH_CLIENT_ID"):  # elsewhere gradio refuses to launch with such a button
+            # Where nobody owns anything there is nothing to log in for; elsewhere than on a Space gradio refuses it.
+            if people.keeps_keys and os.environ.get("OAUTH_CLIENT_ID"):
                 gr.LoginButton(size="sm", elem_id="login", scale=0, min_width=90)
             language = gr.Button(i18n("language"), size="sm", elem_id="language", scale=0, min_width=90)
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -74,7 +79,8 @@ def build_page(
                 with gr.Accordion(i18n("about"), open=False, elem_id="about"):
                     about = gr.HTML(elem_id="about-text")
             with gr.Tab(i18n("tab_train"), id="train", elem_id="tab-train") as train_tab:
-                switched_off = gr.HTML("", elem_id="train-off", visible=workshop is None)
+                told = "train_off" if workshop is None else "" if runs_last else "runs_lost"
+                notice = gr.HTML("", elem_id="train-notice", visible=bool(told))
                 train = TrainTab(studio, workshop, people, i18n, language_name) if workshop is not None else None
             with gr.Tab(i18n("tab_models"), id="models", elem_id="tab-models") as models_tab:
                 shelf = ModelsTab(Shelf(studio, workshop), workshop, people, i18n, language_name)
@@ -134,10 +140,9 @@ def build_page(
         switched.then(describe, [model, language_name], [about, backend], **quiet)
         generate_tab.select(list_models, [model], [model], **quiet)
         shelf.refresh_on(models_tab.select, opened.then, switched.then)
-        if train is None:
-            for event in (opened.then, switched.then):
-                event(lambda name: switched_off_html(known_language(name)), [language_name], [switched_off], **quiet)
-        else:
+        for event in (opened.then, switched.then) if told else ():
+            event(lambda name: notice_html(told, known_language(name)), [language_name], [notice], **quiet)
+        if train is not None:
             train.refresh_on(train_tab.select, opened.then, switched.then)
         trying = [(shelf.try_it, shelf.shown), *([(train.panel.try_it, train.panel.run)] if train else [])]
         for button, name in trying:
@@ -152,9 +157,9 @@ def titled(infos: Sequence[ModelInfo]) -> list[tuple[str, str]]:
     return [(info.title, info.name) for info in infos]
 
 
-def switched_off_html(language: Language) -> str:
-    """Why nobody can train here."""
-    return f'<p class="hint">{escape(say("train_off", language))}</p>'
+def notice_html(key: str, language: Language) -> str:
+    """What is to be known before anything else."""
+    return f'<p class="notice">{escape(say(key, language))}</p>'
 
 
 def only_changes(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:

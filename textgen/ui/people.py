@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import gradio as gr
 from itsdangerous import BadSignature, URLSafeSerializer
@@ -72,12 +72,15 @@ class People:
             return None
         return key if isinstance(key, str) else None
 
-    def cookie(self, key: str, *, secure: bool) -> str:
-        """A Set-Cookie header. Inside the frame of a Space only a partitioned cookie is kept, and only over HTTPS."""
+    def cookie(self, key: str, *, secure: bool, path: str = "/") -> str:
+        """A Set-Cookie header for what lies under `path`: another studio of the same host has another secret.
+
+        Inside the frame of a Space only a partitioned cookie is kept, and only over HTTPS.
+        """
         assert self._serializer is not None
         value = self._serializer.dumps(key)
         where = "; SameSite=None; Secure; Partitioned" if secure else "; SameSite=Lax"
-        return f"{COOKIE}={value}; Path=/; Max-Age={_YEAR_SECONDS}; HttpOnly{where}"
+        return f"{COOKIE}={value}; Path={path}; Max-Age={_YEAR_SECONDS}; HttpOnly{where}"
 
     def _is_admin(self, key: str) -> bool:
         return self._admin_key is not None and hmac.compare_digest(key.encode(), self.admin_owner.encode())
@@ -127,18 +130,21 @@ class OwnerCookie:
         await self._app(scope, receive, send_with_cookie)
 
     def _header(self, scope: Any) -> bytes | None:
-        if not self._people.keeps_keys or scope["path"].rstrip("/") != scope.get("root_path", "").rstrip("/"):
+        root = scope.get("root_path", "").rstrip("/")
+        # A proxy may have taken the root's path off, or not.
+        if not self._people.keeps_keys or scope["path"].removeprefix(root).strip("/"):
             return None
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         # As `gr.Request` reads them: what other pages of this host have set may be no proper cookies.
         cookies = cookie_parser(headers.get("cookie", ""))
         secure = scope.get("scheme") == "https" or headers.get("x-forwarded-proto", "").startswith("https")
+        where: dict[str, Any] = {"secure": secure, "path": urlsplit(root).path or "/"}
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("admin", [""])[0]
         if self._people.admits(given):
-            return self._people.cookie(self._people.admin_owner, secure=secure).encode("latin-1")
+            return self._people.cookie(self._people.admin_owner, **where).encode("latin-1")
         if self._people.key_in(cookies) is not None:
             return None
-        return self._people.cookie(secrets.token_urlsafe(24), secure=secure).encode("latin-1")
+        return self._people.cookie(secrets.token_urlsafe(24), **where).encode("latin-1")
 
 
 def _account(request: gr.Request | None) -> str | None:

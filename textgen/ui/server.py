@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from textgen.errors import InvalidSetting, TextgenError
-from textgen.files import cache_folder
+from textgen.files import SPACE_STORAGE, cache_folder, is_mounted
 from textgen.limits import Limits
 from textgen.studio import BackendName, Studio
 from textgen.ui.build import build_page
 from textgen.ui.endpoints import TOOLS
 from textgen.ui.i18n import build_i18n
 from textgen.ui.people import NOBODY_ELSE, OwnerCookie, People, Visitors
+from textgen.ui.shutdown import asked_to_end, end_gracefully, leave
 from textgen.workshop import Workshop
 
 # For everything on the page that is no writing.
@@ -100,36 +103,41 @@ def serve_forever(
     device: str = "auto",
     backend: BackendName = "auto",
     threads: int | None = None,
+    root_path: str = "",
     open_browser: bool = False,
     limits: Limits | None = None,
     runs: Path | None = None,
+    runs_last: bool = True,
     people: People = NOBODY_ELSE,
     routes: Callable[[Studio, Workshop | None], Sequence[BaseRoute]] = lambda _, __: (),
-) -> None:
-    """Serves the page until Ctrl-C; streams then end, and whatever runs in other processes goes on.
+) -> NoReturn:
+    """Serves the page until Ctrl-C or SIGTERM, and then ends the process.
+
+    Streams end before it, and whatever runs in other processes goes on.
 
     `routes` makes what is served beside it.
 
     `device`, `backend` and `threads` say what runs the models. Runs are kept in the folder `runs`; without one nobody
-    can train. `people` tells them apart.
+    can train. The page warns of runs that do not last. `people` tells them apart.
 
-    Raises `InvalidSetting` for an address that cannot be listened on.
+    `root_path` is where a proxy in front has put it, a path or a whole address; "" without one.
+
+    Raises `InvalidSetting` for an address that cannot be listened on, and for a root that is none.
     """
+    check_root_path(root_path)
     cache = cache_folder(os.environ)
     studio = Studio(folders, device=device, backend=backend, threads=threads, cache_folder=cache, limits=limits)
-    warm_up(studio)
-    workshop = Workshop(runs, device=str(studio.device), limits=studio.limits) if runs is not None else None
-    page = build_page(studio, workshop=workshop, people=people)
-    # The engine bounds how many write and how many wait, and says so in a sentence. Gradio's own bounds lie beyond,
-    # with a thread for each, in which it waits for the next words.
-    most = studio.limits.max_rows + studio.limits.max_waiting_requests
-    page.queue(max_size=2 * most, default_concurrency_limit=most)
-    address: dict[str, Any] = {"server_name": host, "server_port": port, "inbrowser": open_browser}
-    try:
-        url = launch(
+    with closing(studio), asked_to_end() as asked:
+        warm_up(studio)
+        workshop = Workshop(runs, device=str(studio.device), limits=studio.limits) if runs is not None else None
+        page = build_page(studio, workshop=workshop, runs_last=runs_last, people=people)
+        url = _launch(
             page,
-            **address,
-            max_threads=most + _OTHER_THREADS,
+            studio.limits,
+            server_name=host,
+            server_port=port,
+            root_path=root_path.rstrip("/"),
+            inbrowser=open_browser,
             app_kwargs={
                 "middleware": [Middleware(OwnerCookie, people=people)],
                 "routes": list(routes(studio, workshop)),
@@ -140,12 +148,29 @@ def serve_forever(
             threading.Thread(target=keep_runs_going, args=(workshop,), name="textgen-runs", daemon=True).start()
         sys.stdout.write(f"Textgen Studio is at {url} (Ctrl-C ends it)\n")
         sys.stdout.flush()
-        page.block_thread()
+        asked.wait()
+        end_gracefully(page, studio.close)
+    leave()
+
+
+def _launch(page: gr.Blocks, limits: Limits, **options: Any) -> str:
+    """Opens the page for as many as may write and wait; returns its address on this machine."""
+    # The engine bounds how many write and how many wait, and says so in a sentence. Gradio's own bounds lie beyond,
+    # with a thread for each, in which it waits for the next words.
+    most = limits.max_rows + limits.max_waiting_requests
+    page.queue(max_size=2 * most, default_concurrency_limit=most)
+    try:
+        return launch(page, max_threads=most + _OTHER_THREADS, **options)
     except (OSError, OverflowError):
         allowed = "an address of this machine and a port from 1 to 65535 that nobody uses"
-        raise InvalidSetting("address", f"{host or 'all'}, port {port or 'any'}", allowed) from None
-    finally:
-        studio.close()
+        given = f"{options['server_name'] or 'all'}, port {options['server_port'] or 'any'}"
+        raise InvalidSetting("address", given, allowed) from None
+
+
+def check_root_path(root_path: str) -> None:
+    """`InvalidSetting` for what is neither a path nor an address."""
+    if root_path and not re.fullmatch(r"(https?://[^/?#\s]+)?(/[^/?#\s]+)*/?", root_path):
+        raise InvalidSetting("root_path", root_path, "a path like /studio, or a whole address")
 
 
 def launch(page: gr.Blocks, **options: Any) -> str:
@@ -172,14 +197,25 @@ def keep_runs_going(workshop: Workshop, ended: threading.Event | None = None) ->
             _LOGGER.exception("the queue of runs could not be looked after")
 
 
-def training_folder(environment: Mapping[str, str], root: Path, asked: Path | None = None) -> Path | None:
-    """Where runs are kept: where it was `asked` for, else where TEXTGEN_RUNS says or in `root`.
+def training_folder(
+    environment: Mapping[str, str], root: Path, asked: Path | None = None, *, storage: Path = SPACE_STORAGE
+) -> Path | None:
+    """Where runs are kept: where it was `asked` for, else where TEXTGEN_RUNS says.
 
-    None where TEXTGEN_TRAINING=off forbids training, whatever was asked for.
+    Else that is in the `storage` of a Space that has any, or in `root`. None where TEXTGEN_TRAINING=off forbids
+    training, whatever was asked for.
     """
     if environment.get("TEXTGEN_TRAINING", "on").lower() in _OFF:
         return None
-    return asked or Path(environment.get("TEXTGEN_RUNS") or root / "runs")
+    given = asked or environment.get("TEXTGEN_RUNS")
+    if given:
+        return Path(given)
+    return (storage if "SPACE_ID" in environment and is_mounted(storage) else root) / "runs"
+
+
+def keeps_runs(environment: Mapping[str, str], runs: Path | None) -> bool:
+    """Whether runs are still there after a restart; a Space begins anew, but for what is mounted there."""
+    return runs is None or "SPACE_ID" not in environment or is_mounted(runs)
 
 
 def people_from(environment: Mapping[str, str], runs: Path | None) -> People:
@@ -215,6 +251,11 @@ def default_folders(root: Path, runs: Path | None) -> list[Path]:
 def host_from(environment: Mapping[str, str]) -> str | None:
     """Where `python app.py` listens: on all addresses on a Space, else as Gradio's own variables or defaults say."""
     return "0.0.0.0" if "SPACE_ID" in environment else None
+
+
+def root_path_from(environment: Mapping[str, str], asked: str | None = None) -> str:
+    """Where a proxy in front has put the page: as `asked` for, else as Gradio's own variable says."""
+    return environment.get("GRADIO_ROOT_PATH", "") if asked is None else asked
 
 
 def can_show_a_browser(environment: Mapping[str, str], platform: str) -> bool:

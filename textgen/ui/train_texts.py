@@ -32,6 +32,10 @@ def _form() -> dict[str, tuple[str, str]]:
             "Training is switched off on this host. Start your own copy to train models.",
             "此主机已关闭训练功能。可运行自己的副本来训练模型。",
         ),
+        "runs_lost": (
+            "Runs are lost when this Space restarts: push or download what you want to keep.",
+            "此 Space 重启后训练记录会丢失：请推送或下载要保留的内容。",
+        ),
         "files": ("Text files", "文本文件"),
         "paste": ("Or paste text", "或粘贴文本"),
         "paste_info": ("It is added to the files above.", "将与上面的文件一并使用。"),

@@ -1,0 +1,42 @@
+"""What `textgen deploy` is asked for; what then happens on the Hub is in tests/remote/test_space.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from textgen.cli import main
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (("--variable", "TEXTGEN_ADMIN_KEY=word"), "variable: TEXTGEN_ADMIN_KEY was given; allowed: --secret"),
+        (("--variable", "TEXTGEN_TRAINING=on"), "variable: TEXTGEN_TRAINING was given; allowed: --read-only"),
+        (("--variable", "NAME"), "variable: NAME was given; allowed: NAME=VALUE"),
+        (("--secret", "TEXTGEN_NOT_SET"), "secret: TEXTGEN_NOT_SET (not set here) was given"),
+        (("--storage", "runs"), "storage: runs was given; allowed: USER/NAME"),
+    ],
+)
+def test_what_no_space_can_have_is_told(
+    option: tuple[str, str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["deploy", "anna/studio", *option, "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_a_dry_run_lists_everything(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEXTGEN_ADMIN_KEY", "word")
+    options = ["--models", str(trained_run), "--read-only", "--variable", "TEXTGEN_MAX_BEAMS=4"]
+    options += ["--secret", "TEXTGEN_ADMIN_KEY", "--storage", "anna/runs", "--dry-run"]
+    assert main(["deploy", "anna/studio", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    settings = ["variable TEXTGEN_TRAINING=off", "variable TEXTGEN_MAX_BEAMS=4", "secret TEXTGEN_ADMIN_KEY"]
+    assert lines[-4:] == [*settings, "storage anna/runs"]
+    files = {name: size for size, name in (line.split() for line in lines[:-5])}
+    assert {"README.md", "app.py", "textgen/cli.py", f"checkpoints/{trained_run.name}/tokenizer.model"} <= files.keys()
+    total = sum(int(size.replace(",", "")) for size in files.values())
+    assert lines[-5].split() == [f"{total:,}", "bytes", "in", str(len(files)), "files"]

@@ -1,0 +1,111 @@
+"""`textgen deploy`: the app as a Space on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textgen.errors import InvalidSetting
+from textgen.terminal import StatusLine
+
+if TYPE_CHECKING:
+    from textgen.hub.spaces import SpaceOptions
+
+_TRAINING = "TEXTGEN_TRAINING"
+# Variables of a Space are for everybody's eyes.
+_SECRET = ("TEXTGEN_ADMIN_KEY", "TEXTGEN_API_KEYS", "HF_TOKEN")
+
+
+def add_deploy_options(parser: argparse.ArgumentParser) -> None:
+    """Adds to `textgen deploy` what the Space is to be."""
+    parser.add_argument(
+        "--models",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a checkpoint or run to go along, once for each; default: the models that ship",
+    )
+    parser.add_argument("--private", action="store_true", help="for nobody else's eyes")
+    parser.add_argument("--read-only", action="store_true", help="nobody can train there")
+    parser.add_argument(
+        "--storage", metavar="USER/BUCKET", help="keep runs in this storage bucket, which is made if need be"
+    )
+    parser.add_argument(
+        "--hardware", metavar="NAME", help="which machine, like cpu-upgrade; default: the free one. Others cost money"
+    )
+    parser.add_argument(
+        "--variable", action="append", default=[], metavar="NAME=VALUE", help="set it there, for everybody's eyes"
+    )
+    parser.add_argument(
+        "--secret", action="append", default=[], metavar="NAME", help="set it there to what it is here, for nobody's"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be uploaded and set")
+
+
+def deploy_space(options: argparse.Namespace, token: str | None) -> int:
+    """Makes the Space, or only tells what it would be."""
+    from textgen.hub.spaces import check_space
+    from textgen.remote.space import deploy, space_files
+
+    asked = _asked(options)
+    if options.dry_run:
+        check_space(options.repo_id, asked)
+        with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+            _tell(space_files(Path(folder), options.models), asked)
+        return 0
+    line = StatusLine(sys.stderr)
+    address = deploy(options.repo_id, options.models, asked, token=token, progress=line.progress)
+    line.clear()
+    sys.stdout.write(f"The Space is at {address}; the Hub builds it, which takes some minutes.\n")
+    sys.stdout.flush()
+    return 0
+
+
+def _asked(options: argparse.Namespace) -> SpaceOptions:
+    from textgen.hub.spaces import SpaceOptions
+
+    return SpaceOptions(
+        private=options.private,
+        hardware=options.hardware,
+        variables={_TRAINING: "off" if options.read_only else "on", **_variables(options.variable)},
+        secrets=_secrets(options.secret),
+        bucket=options.storage,
+    )
+
+
+def _variables(given: list[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidSetting("variable", text, "NAME=VALUE")
+        if name in _SECRET:
+            raise InvalidSetting(
+                "variable", name, f"--secret {name}, which takes it from the environment of this command"
+            )
+        if name == _TRAINING:
+            raise InvalidSetting("variable", name, "--read-only, or nothing")
+        found[name] = value
+    return found
+
+
+def _secrets(names: list[str]) -> dict[str, str]:
+    for name in names:
+        if not os.environ.get(name):
+            raise InvalidSetting("secret", f"{name} (not set here)", "a variable of this command's environment")
+    return {name: os.environ[name] for name in names}
+
+
+def _tell(files: dict[str, Path], asked: SpaceOptions) -> None:
+    sizes = {name: files[name].stat().st_size for name in sorted(files)}
+    lines = [f"{size:>12,}  {name}" for name, size in sizes.items()]
+    lines.append(f"{sum(sizes.values()):>12,}  bytes in {len(sizes)} files")
+    lines += [f"variable {name}={value}" for name, value in asked.variables.items()]
+    lines += [f"secret {name}" for name in asked.secrets]
+    lines += [f"storage {asked.bucket}"] if asked.bucket else []
+    sys.stdout.write("\n".join(lines) + "\n")
