@@ -484,6 +484,22 @@ def test_evaluation_prints_its_figures_as_the_last_line(cli: Cli, trained_run: P
     assert figures["chars"] == pytest.approx(0.1 * len(text), abs=200)
 
 
+def test_the_documents_that_are_scored_are_those_that_a_training_of_that_seed_held_out(
+    cli: Cli, trained_run: Path, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("".join(f"The {'very ' * number}old king.\n" for number in range(60)), encoding="utf-8")
+    shared = ("--split", "line", "--heldout", "0.3", "--heldout-by", "document")
+    run = tmp_path / "run"
+    assert cli("train", lines, "--out", run, "--base", trained_run, "--steps", "1", *shared, "--seed", "7").status == 0
+    wanted = open_checkpoint(run)[0].figures["chars"]
+    same, other = (
+        cli("evaluate", "--checkpoint", run, lines, *shared, "--seed", seed, "--json").last_json["chars"]
+        for seed in ("7", "8")
+    )
+    assert same == wanted != other
+
+
 def test_without_a_share_the_whole_text_is_scored(cli: Cli, trained_run: Path, small_text: Path) -> None:
     text = small_text.read_text(encoding="utf-8")
     result = cli("evaluate", "--checkpoint", trained_run, small_text)

@@ -164,6 +164,7 @@ def _add_evaluate(verbs: Any) -> None:
     parser.add_argument(
         "--heldout", type=float, metavar="SHARE", help="score only this last share; default: everything"
     )
+    _add_drawing_seed(parser)
     parser.add_argument(
         "--dynamic", action="store_true", help="report also what a copy of the model reaches that learns as it reads"
     )
@@ -239,8 +240,14 @@ def _add_index(verbs: Any) -> None:
     parser.add_argument(
         "--heldout", type=float, metavar="SHARE", help="share that was held out and is left out here too; default: none"
     )
+    _add_drawing_seed(parser)
     add_settings(parser, "text", TextSettings, leave_out=("heldout", "tokenizer", "vocab_size"))
     parser.set_defaults(run=commands.index)
+
+
+def _add_drawing_seed(parser: argparse.ArgumentParser) -> None:
+    help_text = "the training's seed, which drew what --heldout-by document holds out; default: 0"
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=help_text)
 
 
 def _add_tokenizer(verbs: Any) -> None:

@@ -225,7 +225,14 @@ def evaluate(options: argparse.Namespace) -> int:
     settings = parse_settings(TextSettings, {**given_settings(options, "text"), "heldout": options.heldout or 0.0})
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
         files = [Path(file) for file in options.files]
-        corpus = build_corpus(Path(folder) / "corpus", files, settings, tokenizer=tokenizer, progress=line.progress)
+        corpus = build_corpus(
+            Path(folder) / "corpus",
+            files,
+            settings,
+            tokenizer=tokenizer,
+            seed=options.seed,
+            progress=line.progress,
+        )
         result = _figures(checkpoint.model, corpus.heldout or corpus.train, adaptation, line)
     line.clear()
     if options.json:
@@ -256,7 +263,14 @@ def index(options: argparse.Namespace) -> int:
     settings = parse_settings(TextSettings, {**given_settings(options, "text"), "heldout": options.heldout or 0.0})
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
         files = [Path(file) for file in options.files]
-        corpus = build_corpus(Path(folder) / "corpus", files, settings, tokenizer=tokenizer, progress=line.progress)
+        corpus = build_corpus(
+            Path(folder) / "corpus",
+            files,
+            settings,
+            tokenizer=tokenizer,
+            seed=options.seed,
+            progress=line.progress,
+        )
         made = build_copy_index(corpus, progress=line.progress)
     # What the models before it have learned from stays.
     indexes = CopyIndexes((made, *(before.parts[1:] if before else ())))

@@ -29,6 +29,11 @@ def test_what_keeps_to_its_form_is_counted() -> None:
     assert verse.judge([SEVEN.replace("山。", "水。")], rhymes) == verse.Form(1, 1, 1, 1, 0)
 
 
+def test_chance_is_what_mixed_rhymes_give() -> None:
+    assert verse.chance([FIVE] * 50, verse.rhyming([FIVE, FIVE])) == pytest.approx(0.5, abs=0.15)
+    assert verse.chance([FIVE], frozenset()) == 0.0
+
+
 def test_poems_are_on_one_side_whole(tmp_path: Path) -> None:
     poems = [f"题{number}\n某人\n" + f"山水有清音{number}，\n何必丝与竹。" for number in range(200)]
     (tmp_path / "poems.txt").write_text("\n\n".join(poems), encoding="utf-8")

@@ -3,13 +3,15 @@
 The files hold poems, separated by blank lines: title, author, and the text in lines of five or seven characters, of
 which every second one rhymes. The model continues titles and authors of poems that were held out (`--heldout` and
 `--seed` are those of its training). Two characters count as rhyming where two poems of the training part end such lines
-with both. Real held-out poems are judged in the same way beside it. The last line is JSON.
+with both. Real held-out poems are judged in the same way beside it, and for what chance gives their rhymes are mixed up
+among all of them. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -85,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "temperature": options.temperature,
         **judge(poems, rhymes).as_dict(""),
         **judge(heldout, rhymes).as_dict("real_"),
+        "chance_rhyme_share": round(chance(heldout, rhymes), 4),
     }
     for name, value in figures.items():
         print(f"{name:20} {value}")
@@ -127,6 +130,14 @@ def judge(poems: Iterable[str], rhymes: Rhymes) -> Form:
             pairs += 1
             rhyming_pairs += tuple(sorted(pair)) in rhymes
     return Form(count, regular, kept, pairs, rhyming_pairs)
+
+
+def chance(poems: Iterable[str], rhymes: Rhymes) -> float:
+    """The share of pairs that rhyme when the characters in rhyme places of all poems are mixed up."""
+    ends = [end for poem in poems for end in _rhyme_places(lines_of(poem))]
+    random.Random(0).shuffle(ends)
+    pairs = list(pairwise(ends))
+    return sum(tuple(sorted(pair)) in rhymes for pair in pairs) / max(1, len(pairs))
 
 
 def rhyming(poems: Iterable[str]) -> Rhymes:
