@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -175,7 +176,9 @@ def check_root_path(root_path: str) -> None:
 
 def launch(page: gr.Blocks, **options: Any) -> str:
     """Serves a page in threads of its own and returns its address. Language models (MCP) get `TOOLS` and no more."""
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
+    # However quiet, gradio announces its tools.
+    with redirect_stdout(io.StringIO()):
+        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
     server = page.mcp_server_obj
     if server is not None:
         offered = server.tool_to_endpoint.items()
