@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from textgen.config import RunSettings, TrainingSettings, update_settings
 from textgen.jobs.base import Base
 from textgen.model.language_model import LanguageModel
 from textgen.text.corpus import Corpus, StreamBatches
 from textgen.text.tokenizer import BOS_ID, PAD_ID, UNK_ID
 from textgen.training.held_out import HeldOut
+
+# Some 1.5 million characters of English: all of what the models that ship hold out.
+MAX_EVALUATED_TOKENS = 400_000
+_PASSAGES = 64
 
 
 def make_model(settings: RunSettings, corpus: Corpus, base: Base | None) -> LanguageModel:
@@ -30,7 +36,17 @@ def make_batches(training: TrainingSettings, corpus: Corpus) -> StreamBatches:
     )
 
 
-def held_out_part(corpus: Corpus) -> HeldOut | None:
-    """What the run is judged by; None where nothing is held out."""
+def held_out_part(corpus: Corpus, *, max_tokens: int = MAX_EVALUATED_TOKENS) -> HeldOut | None:
+    """What the run is judged by; None where nothing is held out.
+
+    Of more than `max_tokens` tokens it is passages from all over, always the same: to read all of a large text again
+    and again would take longer than to learn from it.
+    """
     part = corpus.heldout
-    return HeldOut(part.ids, part.characters, part.bytes) if part else None
+    if part is None or len(part.ids) <= max_tokens:
+        return HeldOut(part.ids, part.characters, part.bytes) if part else None
+    length = max(1, max_tokens // _PASSAGES)
+    starts = np.linspace(0, len(part.ids) - length, min(_PASSAGES, max_tokens), dtype=np.int64)
+    passages = [np.asarray(part.ids[start : start + length]) for start in starts]
+    texts = [corpus.tokenizer.decode(passage.tolist()) for passage in passages]
+    return HeldOut(np.concatenate(passages), sum(map(len, texts)), sum(len(text.encode()) for text in texts))
