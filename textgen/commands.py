@@ -215,24 +215,13 @@ def score(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """`textgen evaluate`: figures as lines, or as a last line of JSON."""
     from textgen.jobs.checkpoints import open_checkpoint
-    from textgen.text.corpus import build_corpus
     from textgen.training.device import choose_device
 
     adaptation = _adaptation(options)
     line = StatusLine(sys.stderr)
     device = choose_device(options.device)
     checkpoint, tokenizer = open_checkpoint(options.checkpoint, device=device)
-    settings = parse_settings(TextSettings, {**given_settings(options, "text"), "heldout": options.heldout or 0.0})
-    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        files = [Path(file) for file in options.files]
-        corpus = build_corpus(
-            Path(folder) / "corpus",
-            files,
-            settings,
-            tokenizer=tokenizer,
-            seed=options.seed,
-            progress=line.progress,
-        )
+    with _corpus(options, tokenizer, line) as corpus:
         result = _figures(checkpoint.model, corpus.heldout or corpus.train, adaptation, line)
     line.clear()
     if options.json:
@@ -255,22 +244,11 @@ def index(options: argparse.Namespace) -> int:
     from textgen.jobs.run_folder import resolve_checkpoint
     from textgen.model.checkpoint import COPY_INDEX
     from textgen.text.copy_indexes import CopyIndexes
-    from textgen.text.corpus import build_corpus
 
     line = StatusLine(sys.stderr)
     checkpoint, tokenizer = open_checkpoint(options.checkpoint)
     before = open_copy_index(checkpoint)
-    settings = parse_settings(TextSettings, {**given_settings(options, "text"), "heldout": options.heldout or 0.0})
-    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        files = [Path(file) for file in options.files]
-        corpus = build_corpus(
-            Path(folder) / "corpus",
-            files,
-            settings,
-            tokenizer=tokenizer,
-            seed=options.seed,
-            progress=line.progress,
-        )
+    with _corpus(options, tokenizer, line) as corpus:
         made = build_copy_index(corpus, progress=line.progress)
     # What the models before it have learned from stays.
     indexes = CopyIndexes((made, *(before.parts[1:] if before else ())))
@@ -280,6 +258,24 @@ def index(options: argparse.Namespace) -> int:
     found = f"passages of {made.fewest_tokens} tokens or more"
     _write_line(f"{len(data):,} bytes in {path}: {made.covered:.1%} of the text's sequences of 8 tokens, {found}")
     return 0
+
+
+@contextmanager
+def _corpus(options: argparse.Namespace, tokenizer: Any, line: StatusLine) -> Iterator[Any]:
+    """The files that are named, divided as they were for a training, in tokens; for as long as the context lasts."""
+    from textgen.text.corpus import build_corpus
+
+    settings = parse_settings(TextSettings, {**given_settings(options, "text"), "heldout": options.heldout or 0.0})
+    files = [Path(file) for file in options.files]
+    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+        yield build_corpus(
+            Path(folder) / "corpus",
+            files,
+            settings,
+            tokenizer=tokenizer,
+            seed=options.seed,
+            progress=line.progress,
+        )
 
 
 def tokenizer_train(options: argparse.Namespace) -> int:
