@@ -33,9 +33,14 @@ from textgen.jobs.manager import JobManager
 from textgen.jobs.model_zip import pack_model
 from textgen.jobs.run_folder import RunFolder
 from textgen.model.checkpoint import load_checkpoint
+from textgen.text.vocabulary import same_pieces
 
 SHAPE = ("--steps", "6", "--vocab-size", "300", "--embedding-size", "8", "--hidden-size", "8", "--device", "cpu")
 ADAPTATION = AdaptationSettings.model_fields.keys() - {"passes"}
+SMALL_TAUGHT = (
+    *("--embedding-size", "8", "--hidden-size", "12", "--steps", "4", "--batch-size", "4", "--window", "10"),
+    *("--precision", "fp32", "--quiet", "--evaluations", "2"),
+)
 QUICK = (*SHAPE, "--precision", "fp32", "--quiet", "--evaluations", "2")
 
 
@@ -687,6 +692,27 @@ def test_a_base_brings_its_own_shape(cli: Cli, trained_run: Path, small_text: Pa
     assert result.status == 2
     assert given[0] in result.err
     assert not Path("run").exists()
+
+
+def test_teachers_are_learned_from_and_kept_with_the_run(cli: Cli, trained_run: Path, small_text: Path) -> None:
+    taught = ["--teacher", trained_run, "--teacher", trained_run / "checkpoints" / "last", "--written-rows", "2"]
+    result = cli("train", small_text, "--out", "run", *taught, *SMALL_TAUGHT, "--json")
+    assert result.status == 0
+    assert result.last_json["nats_per_char"] > 0
+    made, own = open_checkpoint(Path("run"))
+    assert same_pieces(own, open_checkpoint(trained_run)[1])
+    assert [teacher["name"] for teacher in made.lineage["teachers"]] == ["tiny", "tiny"]
+    assert settings_of(Path("run")).model.hidden_size == 12
+    assert cli("train", "--resume", "run", "--steps", "2").status == 0
+    assert "--vocab-size beside them" in cli("train", small_text, *taught, "--out", "no", "--vocab-size", "300").err
+    assert "teachers: gone was given" in cli("train", small_text, "--teacher", "gone", "--out", "no").err
+    assert "teachers beside it" in cli("train", "--resume", "run", *taught[:2]).err
+
+
+def test_a_run_with_teachers_can_be_estimated(cli: Cli, trained_run: Path, small_text: Path) -> None:
+    alone = cli("train", small_text, "--estimate", *SMALL_TAUGHT, "--json").last_json["training"]
+    result = cli("train", small_text, "--estimate", "--teacher", trained_run, *SMALL_TAUGHT, "--json")
+    assert result.last_json["training"]["steps"] == alone["steps"]
 
 
 def test_separate_heldout_text_is_what_is_scored(cli: Cli, small_text: Path, tmp_path: Path) -> None:

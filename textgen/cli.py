@@ -111,6 +111,13 @@ def _add_train(verbs: Any) -> None:
     )
     parser.add_argument("--preset", help="quick (3 minutes), balanced (15) or thorough (60); default quick")
     parser.add_argument("--base", metavar="CHECKPOINT", help="start from this checkpoint")
+    parser.add_argument(
+        "--teacher",
+        action="append",
+        dest="teachers",
+        metavar="CHECKPOINT",
+        help="learn from this one too, of the same vocabulary; may be given again",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; options here win over it")
     parser.add_argument(
         "--heldout-file", action="append", dest="heldout_files", metavar="FILE", help="evaluate on this"

@@ -122,21 +122,24 @@ def _estimate(options: argparse.Namespace, line: StatusLine) -> int:
     """`textgen train --estimate`: what a run would cost; leaves nothing behind."""
     from textgen.jobs.base import open_base
     from textgen.jobs.estimate import estimate_run
+    from textgen.jobs.teachers import open_teachers
     from textgen.text.corpus import build_corpus
 
     settings = _run_settings(options)
     base = open_base(settings)
+    teachers = open_teachers(settings, base.tokenizer if base else None)
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
         corpus = build_corpus(
             Path(folder) / "corpus",
             [Path(file) for file in settings.files],
             settings.text,
-            tokenizer=base.tokenizer if base else None,
+            tokenizer=next((model.tokenizer for model in (base, *teachers) if model is not None), None),
             heldout_files=[Path(file) for file in settings.heldout_files],
             seed=settings.training.seed,
             progress=line.progress,
         )
-        estimate = estimate_run(settings, corpus, base, options.device, out=options.out or Path.cwd())
+        models = [teacher.checkpoint.model for teacher in teachers]
+        estimate = estimate_run(settings, corpus, base, models, options.device, out=options.out or Path.cwd())
     line.clear()
     for sentence in estimate_lines(estimate):
         line.print(sentence)
@@ -553,7 +556,7 @@ def _figures(model: Any, part: Any, adaptation: AdaptationSettings | None, line:
 
 def _check_resume(options: argparse.Namespace) -> TrainingBudget | None:
     """How much longer the run is to be trained, if at all; nothing else may stand beside --resume."""
-    others = ("out", "preset", "base", "config", "heldout_files", "sample_prompts")
+    others = ("out", "preset", "base", "teachers", "config", "heldout_files", "sample_prompts")
     given = [name for name in others if getattr(options, name) is not None]
     given += [name for section in _SECTIONS for name in given_settings(options, section) if name not in _BUDGETS]
     given += ["files"] if options.files else []
@@ -579,6 +582,8 @@ def _run_settings(options: argparse.Namespace) -> RunSettings:
         asked["heldout_files"] = [str(Path(file).resolve()) for file in options.heldout_files]
     if options.base is not None:
         asked["base"] = str(Path(options.base).resolve())
+    if options.teachers is not None:
+        asked["teachers"] = [str(Path(teacher).resolve()) for teacher in options.teachers]
     if options.sample_prompts is not None:
         asked["sample_prompts"] = options.sample_prompts
     layers = [
@@ -586,6 +591,8 @@ def _run_settings(options: argparse.Namespace) -> RunSettings:
         {name: given_settings(options, name) for name in _SECTIONS},
     ]
     checked = parse_settings(RunSettings, asked)
+    if checked.teachers:
+        _check_beside_teachers(layers[-1])
     if checked.base is not None:
         _check_beside_base(_merged([layer["text"] for layer in layers]), layers[-1])
     if options.preset is not None or options.config is None:
@@ -605,6 +612,12 @@ def _check_beside_base(text: dict[str, Any], given: dict[str, Any]) -> None:
     if fixed:
         allowed = "no shape, and no vocabulary without --base-vocabulary extend or new: a base brings its own"
         raise InvalidSetting("base", f"--{fixed[0].replace('_', '-')} beside it", allowed)
+
+
+def _check_beside_teachers(given: dict[str, Any]) -> None:
+    for name in ("tokenizer", "vocab_size"):
+        if name in given["text"]:
+            raise InvalidSetting("teachers", f"--{name.replace('_', '-')} beside them", "none: they bring theirs")
 
 
 _SECTIONS = ("text", "model", "training")

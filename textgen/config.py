@@ -118,6 +118,12 @@ class TrainingSettings(DropoutSettings, TrainingBudget):
     )
     save_seconds: float = Field(60.0, gt=0, description="longest time between two saves")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random")
+    teacher_share: float = Field(
+        0.5, ge=0, le=1, description="with teachers: their part in what is learned of the text, the rest is its own"
+    )
+    written_rows: int = Field(
+        16, ge=0, le=65_536, description="with teachers: streams that they write, trained on beside those of the text"
+    )
 
 
 class AdaptationSettings(Settings):
@@ -212,6 +218,7 @@ class RunSettings(Settings):
     files: tuple[str, ...] = Field((), description="the text files to train on")
     heldout_files: tuple[str, ...] = Field((), description="files to evaluate on instead of a held-out share")
     base: str | None = Field(None, description="checkpoint to start from")
+    teachers: tuple[str, ...] = Field((), max_length=16, description="checkpoints to learn from beside the text")
     sample_prompts: tuple[str, ...] = Field(("",), max_length=16, description="what samples during training begin with")
     text: TextSettings = TextSettings()
     model: ModelSettings = ModelSettings()

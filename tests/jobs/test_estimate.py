@@ -45,7 +45,7 @@ def test_a_base_is_estimated_with_its_own_shape(
     base = open_base(settings)
     assert base is not None
     corpus = build_corpus(tmp_path / "corpus", [small_text], settings.text, tokenizer=base.tokenizer)
-    estimate = estimate_run(settings, corpus, base, "cpu", max_seconds=0.0)
+    estimate = estimate_run(settings, corpus, base, device="cpu", max_seconds=0.0)
     assert estimate.parameters == base.checkpoint.model.num_parameters
     assert estimate.free_bytes is None
     assert estimate.fits_on_disk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,19 @@ def test_a_base_goes_along_as_it_is_and_alone(tmp_path: Path, out: Path) -> None
     assert (found.lineage, found.copy_index) == (expected.lineage, expected.copy_index)
 
 
+def test_teachers_go_along_in_their_order(tmp_path: Path, out: Path, trained_run: Path) -> None:
+    mine = shutil.copytree(trained_run / "checkpoints" / "best", tmp_path / "学生 model")
+    teachers = (str(mine), str(trained_run))
+    asked = RunSettings(files=(text(tmp_path / "a.txt"),), teachers=teachers, training=TRAINING)
+    bundle = make_bundle(asked, out)
+    names = tuple(read_settings_file(bundle["config.json"])["teachers"])
+    assert names == ("teachers/0001/学生-model", "teachers/0002/tiny")
+    for name in names:
+        assert is_bundle_file(f"{name}/config.json")
+        found, expected = load_checkpoint(bundle[f"{name}/config.json"].parent), load_checkpoint(mine)
+        torch.testing.assert_close(found.model.state_dict(), expected.model.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -80,6 +94,7 @@ def test_a_base_goes_along_as_it_is_and_alone(tmp_path: Path, out: Path) -> None
         ({"files": ("binary.txt",)}, NotText),
         ({"heldout_files": ("gone.txt",)}, MissingFile),
         ({"base": "gone"}, InvalidSetting),
+        ({"teachers": ("gone",)}, InvalidSetting),
     ],
 )
 def test_what_cannot_be_trained_on_is_found_out_here(

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from textgen.config import ModelSettings, TrainingSettings
+from textgen.jobs.ingredients import add_teachers
 from textgen.model import LanguageModel
 from textgen.text.corpus import StreamBatches
 from textgen.training.device import DeviceChoice
@@ -42,6 +43,14 @@ def ids() -> NDArray[np.uint16]:
     return np.concatenate(documents).astype(np.uint16)
 
 
+def _teacher(seed: int) -> LanguageModel:
+    model = LanguageModel(ModelSettings(vocab_size=VOCAB, embedding_size=7, hidden_size=11))
+    model.reset_parameters(100 + seed)
+    with torch.no_grad():
+        model.embedding.mul_(20)  # sure of itself: there is something to learn
+    return model
+
+
 @pytest.fixture
 def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
     def make(
@@ -52,6 +61,7 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
         kept: HeldOut | None = None,
         tuned: bool = False,
         ranks: Ranks | None = None,
+        teachers: int = 0,
         **changes: Any,
     ) -> Trainer:
         defaults: dict[str, Any] = {"steps": 12, "batch_size": 4, "window": 10, "evaluations": 3, "seed": 5}
@@ -72,7 +82,7 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
         )
         return Trainer(
             model,
-            batches,
+            add_teachers(settings, batches, [_teacher(seed) for seed in range(teachers)], CPU),
             settings,
             CPU,
             held_out=held_out,

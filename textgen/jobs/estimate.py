@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 
 from textgen.config import DeviceName, RunSettings
 from textgen.jobs.base import Base
-from textgen.jobs.ingredients import held_out_part, make_batches, make_model
+from textgen.jobs.ingredients import add_teachers, held_out_part, make_batches, make_model
+from textgen.model.language_model import LanguageModel
 from textgen.text.corpus import Corpus
 from textgen.training.device import DeviceChoice, choose_device, choose_precision
 from textgen.training.estimate import TrainingEstimate, estimate_training
@@ -35,6 +37,7 @@ def estimate_run(
     settings: RunSettings,
     corpus: Corpus,
     base: Base | None = None,
+    teachers: Sequence[LanguageModel] = (),
     device: DeviceName = "auto",
     *,
     out: Path | None = None,
@@ -46,11 +49,10 @@ def estimate_run(
     """
     settings.training.check_budget()
     model = make_model(settings, corpus, base).to(choose_device(device))
-    batches = make_batches(settings.training, corpus)
-    precision = choose_precision(
-        settings.training.precision, model, batch_size=batches.batch_size, window=batches.window
-    )
+    texts = make_batches(settings.training, corpus)
+    precision = choose_precision(settings.training.precision, model, batch_size=texts.batch_size, window=texts.window)
     choice = DeviceChoice(model.embedding.device, precision, torch.get_num_threads())
+    batches = add_teachers(settings.training, texts, teachers, choice)
     part = held_out_part(corpus)
     held_out = [part] if part else []
     estimate = estimate_training(model, batches, settings.training, choice, held_out=held_out, max_seconds=max_seconds)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from textgen.config import DeviceName, TrainingBudget, TrainingSettings
 from textgen.errors import Abandoned, InvalidSetting, OutOfMemory, TrainingDiverged
-from textgen.jobs.ingredients import make_batches
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import RunState
 from textgen.jobs.training_run import make_trainer
@@ -39,7 +38,7 @@ class FollowingRun:
         """Takes part in what rank 0 times."""
         estimate_training(
             self.trainer.model,
-            make_batches(self._settings, self.corpus),
+            self.trainer.batches,
             self._settings,
             self.trainer.choice,
             ranks=self.trainer.ranks,

@@ -389,10 +389,11 @@ class JobManager:
         """Whether a run needs the folder `base` and has not begun yet."""
         folder = self._folder(run_id)
         try:
-            asked = folder.settings().base
+            settings = folder.settings()
         except TextgenError:
             return False
-        return asked is not None and not folder.last.exists() and Path(asked).is_relative_to(base)
+        asked = [name for name in (settings.base, *settings.teachers) if name is not None]
+        return not folder.last.exists() and any(Path(name).is_relative_to(base) for name in asked)
 
     def _sweep(self) -> None:
         """Deletes the folders of discarded runs whose process has ended."""

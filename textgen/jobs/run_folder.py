@@ -10,6 +10,7 @@ samples.jsonl   what the model wrote at each evaluation
 log.txt         what the process wrote
 texts/          text that was uploaded for this run
 corpus/         token ids and the tokenizer
+teachers/       the models that it learns from beside the text
 checkpoints/    last/ (resumable) and best/
 .discarded      there when the run is to be deleted
 .lock           held by the process that trains
@@ -55,6 +56,7 @@ class RunFolder:
         self.log = path / "log.txt"
         self.texts = path / "texts"
         self.corpus = path / "corpus"
+        self.teachers = path / "teachers"
         self.last = path / "checkpoints" / "last"
         self.best = path / "checkpoints" / "best"
         self.discarded = path / ".discarded"

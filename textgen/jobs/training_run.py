@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,10 +25,11 @@ from textgen.jobs.base import Base, open_base, read_kept, write_kept
 from textgen.jobs.card import model_card
 from textgen.jobs.copy_index import run_copy_index
 from textgen.jobs.estimate import RunEstimate
-from textgen.jobs.ingredients import held_out_part, make_batches, make_model
+from textgen.jobs.ingredients import add_teachers, held_out_part, make_batches, make_model
 from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import RunState
+from textgen.jobs.teachers import Teacher, open_teachers, read_teachers, write_teachers
 from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from textgen.model.language_model import LanguageModel
@@ -99,7 +100,7 @@ class TrainingRun:
         part = held_out_part(self.corpus)
         training = estimate_training(
             self.trainer.model,
-            make_batches(self.settings.training, self.corpus),
+            self.trainer.batches,
             self.settings.training,
             self.trainer.choice,
             held_out=[part] if part else [],
@@ -198,10 +199,11 @@ def start_run(
     ranks.check_batch(settings.training.batch_size)
     chosen = choose_device(device)
     base = open_base(settings, limits=limits)
+    teachers = open_teachers(settings, base.tokenizer if base else None, limits=limits)
     folder.check_unused()
     with _released_on_failure(folder.lock("out")) as lock:
         folder.create(settings)
-        return _prepare(folder, settings, chosen, base, lock, None, limits, progress, ranks)
+        return _prepare(folder, settings, chosen, base, teachers, lock, None, limits, progress, ranks)
 
 
 def resume_run(
@@ -238,7 +240,8 @@ def resume_run(
                 raise InvalidSetting("resume", str(path), "a run that has trained, to be trained longer")
             corpus = _whole_corpus(folder)
             base = open_base(settings, limits=limits)
-            return _prepare(folder, settings, chosen, base, lock, corpus, limits, progress, ranks)
+            teachers = open_teachers(settings, base.tokenizer if base else None, limits=limits)
+            return _prepare(folder, settings, chosen, base, teachers, lock, corpus, limits, progress, ranks)
         corpus = open_corpus(folder.corpus)
         saved = load_checkpoint(folder.last, limits=limits)
         model = LanguageModel(settings.model).to(chosen)
@@ -275,6 +278,7 @@ def _prepare(
     settings: RunSettings,
     device: torch.device,
     base: Base | None,
+    teachers: Sequence[Teacher],
     lock: BaseFileLock,
     corpus: Corpus | None,
     limits: Limits | None,
@@ -288,14 +292,14 @@ def _prepare(
             folder.corpus,
             [Path(file) for file in settings.files],
             settings.text,
-            tokenizer=base.tokenizer if base else None,
+            tokenizer=next((model.tokenizer for model in (base, *teachers) if model is not None), None),
             heldout_files=[Path(file) for file in settings.heldout_files],
             seed=settings.training.seed,
             progress=progress,
         )
         known = base.checkpoint if base else None
         index = run_copy_index(folder, corpus, base=known, limits=limits, progress=progress)
-        return _begin(folder, settings, corpus, index, device, base, lock, ranks)
+        return _begin(folder, settings, corpus, index, device, base, teachers, lock, ranks)
     except (Exception, KeyboardInterrupt) as error:
         folder.write_failure(error)
         raise
@@ -308,6 +312,7 @@ def _begin(
     copy_index: bytes,
     device: torch.device,
     base: Base | None,
+    teachers: Sequence[Teacher],
     lock: BaseFileLock,
     ranks: Ranks,
 ) -> TrainingRun:
@@ -316,6 +321,9 @@ def _begin(
     if base is not None:
         lineage["base"] = {"name": base.name, "lineage": base.checkpoint.lineage}
         write_kept(folder.corpus, base, corpus.tokenizer)
+    if teachers:
+        lineage["teachers"] = [teacher.as_lineage() for teacher in teachers]
+        write_teachers(folder.teachers, teachers)
     model.to(device)
     training = settings.training
     precision = choose_precision(training.precision, model, batch_size=training.batch_size, window=training.window)
@@ -339,17 +347,19 @@ def make_trainer(
 ) -> Trainer:
     """The trainer of a run. All ranks call it; raises `InvalidSetting` when there is not a row for each."""
     training = settings.training
-    batches = make_batches(training, corpus)
-    ranks.check_rows(batches.batch_size)
+    texts = make_batches(training, corpus)
+    ranks.check_rows(texts.batch_size)
     device = model.embedding.device
     if device.type == "cpu":
         keep_freed_memory()
-    precision = choose_precision(training.precision, model, batch_size=batches.batch_size, window=batches.window)
+    precision = choose_precision(training.precision, model, batch_size=texts.batch_size, window=texts.window)
+    choice = DeviceChoice(device, precision, torch.get_num_threads())
+    teachers = read_teachers(folder.teachers, len(settings.teachers))
     return Trainer(
         model,
-        batches,
+        add_teachers(training, texts, teachers, choice),
         training,
-        DeviceChoice(device, precision, torch.get_num_threads()),
+        choice,
         held_out=held_out_part(corpus),
         kept=read_kept(corpus.folder) if ranks.leads else None,
         tuned="base" in lineage,

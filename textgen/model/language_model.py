@@ -121,6 +121,18 @@ class LanguageModel(nn.Module):
             outputs = dropout.lock(outputs, dropout.rates.output_dropout)
         return outputs, RecurrentState(tuple(after))
 
+    def step(self, token_ids: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        """`hidden` for one token of each row, token_ids [batch], by the cells' equations: [batch, embedding_size].
+
+        The state keeps its own number format, whatever the weights are in.
+        """
+        outputs = F.embedding(token_ids, self.embedding)
+        after: list[CellState] = []
+        for number, layer in enumerate(self._layers()):
+            outputs, cell_state = layer.step(outputs, state.layers[number])
+            after.append(cell_state)
+        return self.projection(outputs), RecurrentState(tuple(after))
+
     def _layers(self) -> list[RecurrentLayer]:
         return [layer for layer in self.layers if isinstance(layer, RecurrentLayer)]
 

@@ -3,6 +3,7 @@
 config.json            the settings: the very file that `textgen train --config` reads
 texts/0001/NAME        the texts in their order; heldout/0001/NAME those to evaluate on
 base/NAME/             the checkpoint to start from
+teachers/0001/NAME/    the checkpoints to learn from
 source.tar.gz          this program; constraints.txt the versions it is tested with
 run.py                 what installs it, trains and pushes
 README.md              what this is
@@ -15,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textgen.config import RunSettings, update_settings
 from textgen.errors import InvalidSetting
@@ -24,8 +26,11 @@ from textgen.remote import script
 from textgen.remote.source import constraints, write_source
 from textgen.text.readers import open_text
 
+if TYPE_CHECKING:
+    from textgen.model.checkpoint import Checkpoint
+
 CONFIG, SCRIPT, SOURCE, CONSTRAINTS, CARD = "config.json", "run.py", "source.tar.gz", "constraints.txt", "README.md"
-_TEXTS, _HELDOUT, _BASE = "texts", "heldout", "base"
+_TEXTS, _HELDOUT, _BASE, _TEACHERS = "texts", "heldout", "base", "teachers"
 _MAX_NAME_CHARS = 80
 _CARD = """# Files of a training job
 
@@ -38,19 +43,20 @@ def make_bundle(settings: RunSettings, folder: Path) -> Mapping[str, Path]:
     """The files to upload by their names there; those that are made for it are written into `folder`.
 
     Raises `InvalidSetting` when there is no text or no budget, what `open_text` raises for texts that cannot be read,
-    `BadCheckpoint` or `BadTokenizer` for a base that is none, `CannotWrite`.
+    `BadCheckpoint` or `BadTokenizer` for a base or a teacher that is none, `CannotWrite`.
     """
     if not settings.files:
         raise InvalidSetting("files", "none", "at least one text file")
     settings.training.check_budget()
     texts = _named(_TEXTS, settings.files, settings.text.encoding)
     heldout = _named(_HELDOUT, settings.heldout_files, settings.text.encoding)
-    base = _base_files(settings, folder)
+    base, teachers = _base_files(settings, folder), _teacher_files(settings, folder)
     there = update_settings(
         settings,
         files=tuple(texts),
         heldout_files=tuple(heldout),
         base=next(iter(base)).rpartition("/")[0] if base else None,
+        teachers=tuple(dict.fromkeys(name.rpartition("/")[0] for name in teachers)),
     )
     content = json.dumps(there.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
     made = {CONFIG: content.encode(), CARD: _CARD.encode(), CONSTRAINTS: constraints()}
@@ -59,13 +65,13 @@ def make_bundle(settings: RunSettings, folder: Path) -> Mapping[str, Path]:
             write_atomically(folder / name, data)
     write_source(folder / SOURCE)
     written = {name: folder / name for name in (*made, SOURCE) if made.get(name, b"") is not None}
-    return {**texts, **heldout, **base, **written, SCRIPT: Path(script.__file__)}
+    return {**texts, **heldout, **base, **teachers, **written, SCRIPT: Path(script.__file__)}
 
 
 def is_bundle_file(name: str) -> bool:
     """Whether a file of this name in a repository is one of a job's, or of the Hub's own making."""
     known = (CONFIG, SCRIPT, SOURCE, CONSTRAINTS, CARD, ".gitattributes")
-    return name in known or name.startswith(tuple(f"{folder}/" for folder in (_TEXTS, _HELDOUT, _BASE)))
+    return name in known or name.startswith(tuple(f"{folder}/" for folder in (_TEXTS, _HELDOUT, _BASE, _TEACHERS)))
 
 
 def _named(folder: str, files: Sequence[str], encoding: str | None) -> dict[str, Path]:
@@ -84,11 +90,24 @@ def safe_name(name: str) -> str:
 def _base_files(settings: RunSettings, folder: Path) -> dict[str, Path]:
     """The base as it is, written anew: only what a checkpoint consists of goes along, whatever lies beside it."""
     from textgen.jobs.base import open_base
-    from textgen.model.checkpoint import save_checkpoint
 
     base = open_base(settings, limits=Limits())
-    if base is None:
-        return {}
-    name = f"{_BASE}/{safe_name(base.name)}"
-    save_checkpoint(folder / name, base.checkpoint)
+    return {} if base is None else _checkpoint_files(base.checkpoint, folder, f"{_BASE}/{safe_name(base.name)}")
+
+
+def _teacher_files(settings: RunSettings, folder: Path) -> dict[str, Path]:
+    """The teachers likewise, in their order."""
+    from textgen.jobs.teachers import open_teachers
+
+    found: dict[str, Path] = {}
+    for number, teacher in enumerate(open_teachers(settings, limits=Limits()), 1):
+        name = f"{_TEACHERS}/{number:04d}/{safe_name(teacher.name)}"
+        found.update(_checkpoint_files(teacher.checkpoint, folder, name))
+    return found
+
+
+def _checkpoint_files(checkpoint: Checkpoint, folder: Path, name: str) -> dict[str, Path]:
+    from textgen.model.checkpoint import save_checkpoint
+
+    save_checkpoint(folder / name, checkpoint)
     return {f"{name}/{path.name}": path for path in sorted((folder / name).iterdir())}

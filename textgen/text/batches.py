@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,13 @@ class StreamBatches:
             allowed = f"an epoch from 0 and a window from 0 to {self.windows_per_epoch - 1}"
             raise InvalidSetting("position", (epoch, window), allowed)
         self._position = (epoch, window)
+
+    def mark(self) -> Any:
+        """Where it is, for `go_back` to return to."""
+        return self._position
+
+    def go_back(self, mark: Any) -> None:
+        self._position = mark
 
     def next(self) -> Batch:
         """The batch at `position`, which moves on."""

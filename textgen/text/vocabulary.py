@@ -126,6 +126,13 @@ def spellings(tokenizer: Tokenizer, base: Tokenizer) -> list[tuple[int, ...]]:
     return found
 
 
+def same_pieces(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether both have the same pieces under the same ids, however their files came about."""
+    if one.vocab_size != other.vocab_size:
+        return False
+    return all(one.piece(number) == other.piece(number) for number in range(one.vocab_size))
+
+
 def _text(piece: str) -> str:
     return piece.replace(SPACE_MARK, " ")
 

@@ -12,8 +12,8 @@ import torch
 
 from textgen.config import TrainingSettings, update_settings
 from textgen.model.language_model import LanguageModel
-from textgen.text.corpus import StreamBatches
 from textgen.training.device import DeviceChoice
+from textgen.training.distillation import Batches
 from textgen.training.distributed import Ranks
 from textgen.training.evaluation import evaluate
 from textgen.training.held_out import HeldOut
@@ -48,7 +48,7 @@ class TrainingEstimate:
 
 def estimate_training(
     model: LanguageModel,
-    batches: StreamBatches,
+    batches: Batches,
     settings: TrainingSettings,
     choice: DeviceChoice,
     *,
@@ -64,7 +64,7 @@ def estimate_training(
     `model` is left as it is; `batches` is put back to where it was. Raises `InvalidSetting` when there is no budget and
     `OutOfMemory` when the model cannot be trained here at all.
     """
-    position = batches.position
+    place = batches.mark()
     horizon = Horizon.of(settings, steps_per_epoch=batches.windows_per_epoch / settings.accumulation)
     probe = update_settings(settings, steps=_STEPS + 1, epochs=None, minutes=None)
     if choice.device.type == "cuda":
@@ -73,7 +73,7 @@ def estimate_training(
         trainer = Trainer(copy.deepcopy(model), batches, probe, choice, ranks=ranks)
         step_seconds = _seconds_per_step(trainer, max_seconds, clock)
     finally:
-        batches.position = position
+        batches.go_back(place)
     evaluation_seconds = sum(_evaluation_seconds(model, text, choice.precision, clock) for text in held_out)
     # A budget in minutes is spent on evaluations too; they come on top of one in steps.
     evaluating = evaluation_seconds * settings.evaluations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from textgen.model.regularization import Dropout
 from textgen.model.state import RecurrentState
 from textgen.text.corpus import Batch, StreamBatches
 from textgen.training.device import DeviceChoice, autocast
+from textgen.training.distillation import Batches, TaughtBatch
 from textgen.training.distributed import Ranks
 
 # What PyTorch's allocator for processors says; it has no exception of its own.
@@ -43,7 +45,7 @@ class WindowGradients:
     def __init__(
         self,
         model: LanguageModel,
-        batches: StreamBatches,
+        batches: Batches,
         settings: TrainingSettings,
         choice: DeviceChoice,
         ranks: Ranks | None = None,
@@ -125,11 +127,12 @@ class WindowGradients:
         self._go_back(before)
         return None
 
-    def _remember(self) -> tuple[tuple[int, int], RecurrentState, Tensor]:
-        return self._batches.position, self.state, self.generator.get_state()
+    def _remember(self) -> tuple[Any, RecurrentState, Tensor]:
+        return self._batches.mark(), self.state, self.generator.get_state()
 
-    def _go_back(self, before: tuple[tuple[int, int], RecurrentState, Tensor]) -> None:
-        self._batches.position, self.state, generator_state = before
+    def _go_back(self, before: tuple[Any, RecurrentState, Tensor]) -> None:
+        place, self.state, generator_state = before
+        self._batches.go_back(place)
         self.generator.set_state(generator_state)
         self._model.zero_grad(set_to_none=True)
 
@@ -198,7 +201,11 @@ class WindowGradients:
             with autocast(device, self._choice.precision):
                 logits, after = (replica or self._model)(inputs, state, dropout=dropout, resets=resets)
             flat, ignored = logits.flatten(0, 1).float(), StreamBatches.IGNORE
-            if targets is None:
+            if isinstance(batch, TaughtBatch):
+                # The cross-entropy of the probabilities that are wanted; those of ignored places are zero.
+                summed = F.cross_entropy(flat, batch.wanted[rows].flatten(0, 1), reduction="sum")
+                loss = summed / max(1, int((wanted != ignored).sum()) if targets is None else targets)
+            elif targets is None:
                 loss = F.cross_entropy(flat, wanted.flatten(), ignore_index=ignored)
             else:
                 summed = F.cross_entropy(flat, wanted.flatten(), ignore_index=ignored, reduction="sum")

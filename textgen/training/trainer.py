@@ -15,8 +15,8 @@ from textgen.config import TrainingBudget, TrainingSettings
 from textgen.errors import BadCheckpoint
 from textgen.model.language_model import LanguageModel
 from textgen.model.state import RecurrentState
-from textgen.text.corpus import StreamBatches
 from textgen.training.device import DeviceChoice
+from textgen.training.distillation import Batches, TaughtBatches
 from textgen.training.distributed import Agreement, Ranks
 from textgen.training.early_stopping import BestSoFar
 from textgen.training.evaluation import Evaluation
@@ -62,7 +62,7 @@ class Trainer:
     def __init__(
         self,
         model: LanguageModel,
-        batches: StreamBatches,
+        batches: Batches,
         settings: TrainingSettings,
         choice: DeviceChoice,
         *,
@@ -106,6 +106,11 @@ class Trainer:
     def choice(self) -> DeviceChoice:
         """Where and in which number format it trains."""
         return self._choice
+
+    @property
+    def batches(self) -> Batches:
+        """What it reads."""
+        return self._batches
 
     @property
     def total_steps(self) -> int | None:
@@ -206,6 +211,8 @@ class Trainer:
         tensors.update({f"model.{name}": value for name, value in self.model.state_dict().items()})
         tensors.update({f"anchor.{name}": value for name, value in self._anchors.items()})
         tensors.update({f"state.{name}": value for name, value in state.named_tensors()})
+        if isinstance(self._batches, TaughtBatches):
+            tensors.update({f"teachers.{name}": value for name, value in self._batches.tensors().items()})
         for index, slots in self._optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer.{index}.{name}": value for name, value in slots.items()})
         values = {
@@ -237,6 +244,8 @@ class Trainer:
             self._whole_state = state
             self._gradients.generator.set_state(snapshot.tensors["generator"].cpu())
             self._restore_values(snapshot.values)
+            if isinstance(self._batches, TaughtBatches):
+                self._batches.take_tensors(snapshot.group("teachers", device))
         except BadCheckpoint:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
