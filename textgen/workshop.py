@@ -369,6 +369,7 @@ class Workshop:
             named = [str(text["name"]) for text in texts if text.get("path")] if isinstance(texts, list) else []
             content["files"] = named or [Path(file).name for file in content["files"]]
             content["base"] = run_of(Path(content["base"])).name if content.get("base") else None
+            content["teachers"] = [run_of(Path(teacher)).name for teacher in settings.teachers]
         return f"textgen train --config {shlex.quote(str(where))} --out my-run", json.dumps(
             content, indent=2, ensure_ascii=False
         )

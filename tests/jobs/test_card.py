@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import shlex
+import shutil
 from pathlib import Path
 
+import pytest
+import torch
 import yaml
 
+from textgen.cli import main
 from textgen.jobs.card import model_card
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import RunFolder
@@ -22,9 +27,44 @@ def test_the_card_tells_data_shape_and_figures(trained_run: Path) -> None:
     assert f"Trained on {corpus.train.characters:,} characters; {corpus.heldout.characters:,} were held out." in body
     assert "lstm, 1 × 64 units, embedding 96" in body
     assert f"| nats per character | {checkpoint.figures['nats_per_char']:.4f} |" in body
-    settings = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
-    assert settings["steps"] == 150
-    assert settings["learning_rate"] == 0.03
+    assert "Lineage" not in body
+    sample = RunFolder(trained_run).last_samples()[0]
+    assert sample.startswith("Mira ")
+    assert f"```text\n{sample}\n```" in body
+
+
+def test_what_the_card_tells_makes_the_same_model_again(
+    trained_run: Path, small_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, _ = open_checkpoint(trained_run)
+    command, config = (part.split("\n```")[0] for part in checkpoint.card.split("```shell\n")[1].split("```yaml\n"))
+    assert command.startswith("textgen train small.txt --config train.yaml --out runs/tiny")
+    assert str(small_text.parent) not in checkpoint.card
+    shutil.copy(small_text, tmp_path / "small.txt")
+    (tmp_path / "train.yaml").write_text(config)
+    monkeypatch.chdir(tmp_path)
+    assert main([*shlex.split(command)[1:], "--quiet", "--device", "cpu"]) == 0
+    again, _ = open_checkpoint(Path("runs/tiny"))
+    for one, other in zip(again.model.parameters(), checkpoint.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_card_tells_what_a_model_comes_from(trained_run: Path) -> None:
+    settings = RunFolder(trained_run).settings()
+    lineage = {
+        "base": {"name": "prose", "lineage": {"base": {"name": "first", "lineage": {}}}},
+        "teachers": [{"name": "a", "lineage": {}}, {"name": "b", "lineage": {}}],
+    }
+    card = model_card("a", settings, open_corpus(trained_run / "corpus"), {}, lineage=lineage)
+    assert "started from *prose*, which was started from *first*." in card
+    assert "learned from *a*, *b* beside" in card
+
+
+def test_fences_within_a_sample_do_not_end_it(trained_run: Path) -> None:
+    settings = RunFolder(trained_run).settings()
+    card = model_card("a", settings, open_corpus(trained_run / "corpus"), {}, samples=["one\n````\ntwo", ""])
+    assert "`````text\none\n````\ntwo\n`````\n" in card
+    assert card.count("text\n\n") == 0
 
 
 def test_what_is_not_known_is_left_out(trained_run: Path) -> None:

@@ -183,6 +183,14 @@ class RunFolder:
     def append_samples(self, values: dict[str, Any]) -> None:
         self._append(self.samples, values)
 
+    def last_samples(self) -> tuple[str, ...]:
+        """What the model wrote at its latest evaluation; nothing where that is not known."""
+        try:
+            last = json.loads(self.samples.read_bytes().splitlines()[-1])
+            return tuple(str(text) for text in last["samples"])
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return ()
+
     def cut_back(self, step: int, *, evaluated: bool = True) -> None:
         """Drops lines after `step`, and one cut short by a crash: a resumed run then tells each step once.
 

@@ -85,6 +85,7 @@ class TrainingRun:
         self._copy_index = copy_index
         self._lineage = lineage
         self._figures = figures
+        self._samples = folder.last_samples()
         self._stop_state: RunState = "stopped"
 
     def stop(self, state: RunState = "stopped") -> None:
@@ -149,6 +150,7 @@ class TrainingRun:
             self._figures = {"step": event.step, **event.evaluation.as_dict()}
             self.folder.append_metrics("evaluation", asdict(event))
         elif isinstance(event, SampleEvent):
+            self._samples = event.samples
             self.folder.append_samples(asdict(event))
         elif isinstance(event, BatchSplitEvent):
             self.folder.append_metrics("split", asdict(event))
@@ -166,7 +168,14 @@ class TrainingRun:
             generation=GenerationSettings(),
             lineage=self._lineage,
             figures=figures,
-            card=model_card(self.folder.path.name, self.settings, self.corpus, figures),
+            card=model_card(
+                self.folder.path.name,
+                self.settings,
+                self.corpus,
+                figures,
+                lineage=self._lineage,
+                samples=self._samples,
+            ),
             copy_index=self._copy_index,
         )
         # Nothing can be resumed from "best" alone, if the process is killed before the first "last".

@@ -170,7 +170,7 @@ class TaughtBatches:
         said = targets[:rows].clamp(min=0)[..., None]
         told[:rows] *= self._share
         told[:rows] = told[:rows].scatter_add(2, said, torch.full_like(said, 1.0 - self._share, dtype=told.dtype))
-        return told * (targets != StreamBatches.IGNORE)[..., None]
+        return told.mul_((targets != StreamBatches.IGNORE)[..., None])
 
 
 Batches = StreamBatches | TaughtBatches
