@@ -182,7 +182,7 @@ def test_what_somebody_fills_in_is_theirs(
         expect(page.report.locator("li")).to_have_count(1, timeout=_WAIT)
         expect(learning_rate).to_have_attribute("placeholder", "0.007", timeout=_WAIT)
         expect(page.page.locator("#train-title input")).to_have_attribute("placeholder", "tales")
-        expect(page.page.locator("#train-cell input")).to_have_value("as the preset: lstm")
+        expect(page.page.locator("#train-cell input")).to_have_value("as the preset: LSTM")
         page.page.get_by_role("radio", name="Balanced").click()
         expect(learning_rate).to_have_attribute("placeholder", "0.005", timeout=_WAIT)
         page.page.locator("#train-cell input").click()

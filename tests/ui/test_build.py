@@ -35,7 +35,7 @@ def component(config: dict[str, Any], elem_id: str) -> dict[str, Any]:
 def test_a_model_is_described_by_shape_figures_and_card(studio: Studio) -> None:
     text = about_model(studio, "tiny", "en")
     figures = next(info for info in studio.models() if info.name == "tiny").config["figures"]
-    assert "lstm, 1 × 64 units, embedding 96" in text
+    assert "LSTM, 1 × 64 units, embedding 96" in text
     assert f"{figures['nats_per_char']:.3f} nats per character" in text
     assert "Runs on cpu" in text
     assert "library_name" not in text
@@ -50,7 +50,7 @@ def test_a_description_is_in_the_language_of_the_page(studio: Studio) -> None:
 
 def test_a_model_without_figures_or_card_is_described_too(studio: Studio) -> None:
     text = about_model(studio, "endless", "en")
-    assert "lstm, 1 × 4 units" in text
+    assert "LSTM, 1 × 4 units" in text
     assert "nats" not in text
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import textgen.ui
 from textgen import errors
-from textgen.config import GenerationSettings, RunSettings, TextSettings, parse_settings
+from textgen.config import CELLS, GenerationSettings, RunSettings, TextSettings, parse_settings
 from textgen.engine.requests import FinishReason
 from textgen.jobs.run_status import RunState
 from textgen.limits import Limits
@@ -84,6 +84,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "early_stopping": get_args(GenerationSettings.model_fields["early_stopping"].annotation),
     "fold": ("sampling", "repetition", "beams", "several", "words"),
     "origin": get_args(ModelOrigin),
+    "cell": CELLS,
     "error": tuple(error.code for error in EXAMPLES),
 }
 
@@ -114,7 +115,7 @@ def test_every_text_is_there_in_both_languages() -> None:
 
 
 def test_chinese_is_chinese() -> None:
-    latin = {"top_k", "top_p", "min_p", "typical_p", "language", "token_label"}
+    latin = {"top_k", "top_p", "min_p", "typical_p", "language", "token_label", "cell_lstm", "cell_gru", "cell_rnn"}
     for key, (_, chinese) in texts().items():
         if key not in latin:
             assert any("一" <= character <= "鿿" for character in chinese), key
@@ -233,7 +234,7 @@ def test_settings_of_training_are_called_by_their_labels(field: str, english: st
 
 
 # Of what people do elsewhere: from the command line, with files of settings, in code.
-NOT_ON_THE_PAGE = {"address", "config", "device", "name", "out", "position", "resume", "state", "token id"}
+NOT_ON_THE_PAGE = {"address", "config", "device", "name", "out", "position", "resume", "state", "teachers", "token id"}
 COMMAND_LINE = ("commands.py", "job_commands.py", "space_commands.py", "spaces.py")
 NOT_ON_THE_PAGE |= {"max_restarts", "nnodes", "node_rank", "rdzv_endpoint"}
 ENGLISH = re.compile(r"[A-Za-z]{2,}[ ,;]+[A-Za-z]{2,}")

@@ -90,7 +90,7 @@ def test_ones_own_model_is_shown_first_with_all_that_can_be_done(place: Place) -
     assert look.list.count("<li>") == 4
     assert f'data-model="{RUN}" aria-pressed="true"' in look.list
     assert look.list.count('aria-pressed="true"') == 1
-    for told in ("Tales &lt;of&gt; the river", "Trained here", "lstm 1 × 64", "83 K parameters", "360 pieces", "nats/"):
+    for told in ("Tales &lt;of&gt; the river", "Trained here", "LSTM 1 × 64", "83 K parameters", "360 pieces", "nats/"):
         assert told in look.list
     assert "82,632" in look.head
     assert "its run included" in look.head

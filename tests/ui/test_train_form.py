@@ -130,8 +130,8 @@ class TestSuit:
         suited = form.suit()
         shown = {name: suited[name].placeholder for name in ("minutes", "learning_rate", "window", "split")}
         assert shown == {"minutes": "3", "learning_rate": "0.007", "window": "40", "split": "file"}
-        assert suited["cell"].choices[0] == ("as the preset: lstm", "")
-        assert suited["cell"].choices[1] == ("lstm", "lstm")
+        assert suited["cell"].choices[0] == ("as the preset: LSTM", "")
+        assert suited["cell"].choices[1] == ("LSTM", "lstm")
         assert form.suit("zh")["tokenizer"].choices[0] == ("按预设：unigram", "")
         assert form.suit(preset="balanced")["minutes"].placeholder == "15"
 

@@ -39,7 +39,8 @@ def open_teachers(
     """
     teachers = [_open(Path(name), limits) for name in settings.teachers]
     if teachers and settings.text.base_vocabulary != "keep":
-        raise InvalidSetting("base_vocabulary", settings.text.base_vocabulary, "keep, as teachers have theirs")
+        given = f"base_vocabulary: {settings.text.base_vocabulary} beside them"
+        raise InvalidSetting("teachers", given, "base_vocabulary: keep, as they bring theirs")
     expected = base or (teachers[0].tokenizer if teachers else None)
     for teacher in teachers:
         if expected is not None and not same_pieces(teacher.tokenizer, expected):

@@ -17,7 +17,7 @@ from textgen.studio import EVERYBODY, ModelInfo, Person, Studio
 from textgen.ui.controls import PAGE_DEFAULTS, changed_defaults
 from textgen.ui.endpoints import Endpoints
 from textgen.ui.generate import GenerateTab
-from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error
+from textgen.ui.i18n import Language, build_i18n, known_language, say, say_cell, say_error
 from textgen.ui.models_tab import ModelsTab
 from textgen.ui.people import NOBODY_ELSE, People
 from textgen.ui.render import CHANGING_CHOICES, error_html, markdown_html, status_html
@@ -206,7 +206,7 @@ def _figures(info: ModelInfo, language: Language) -> list[str]:
     shape = say(
         "about_shape",
         language,
-        cell=model["cell"],
+        cell=say_cell(str(model["cell"]), language),
         layers=model["num_layers"],
         hidden=model["hidden_size"],
         embedding=model["embedding_size"],

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from textgen.config import CELLS
-from textgen.ui.i18n import Language, say
+from textgen.ui.i18n import Language, say, say_cell
 from textgen.ui.train_texts import EXPERT_FIELDS
 
 _AS_PRESET = ""
@@ -43,13 +43,18 @@ class ExpertFields:
             changes: dict[str, Any] = {"visible": "hidden" if name in fixed else True}
             if name in _CHOICES:
                 known = name in values
-                label = say("as_preset_value", language, value=values[name]) if known else say("as_preset", language)
-                changes["choices"] = [(label, _AS_PRESET), *_CHOICES[name]]
+                value = _shown(str(values[name]), language) if known else ""
+                label = say("as_preset_value", language, value=value) if known else say("as_preset", language)
+                changes["choices"] = [(label, _AS_PRESET), *((_shown(own, language), own) for own in _CHOICES[name])]
             elif name in values:
                 value = values[name]
                 changes["placeholder"] = f"{value:g}" if isinstance(value, float) else str(value)
             updates.append(type(component)(**changes))
         return updates
+
+
+def _shown(choice: str, language: Language) -> str:
+    return say_cell(choice, language) if choice in CELLS else choice
 
 
 def expert_changes(given: Mapping[str, str | None], fixed: Collection[str]) -> dict[str, dict[str, Any]]:

@@ -71,6 +71,12 @@ def say(key: str, language: Language, **values: object) -> str:
     return texts()[key][0 if language == "en" else 1].format(**values)
 
 
+def say_cell(cell: str, language: Language) -> str:
+    """The name of a kind of cell; one that is new goes by its own until it has another here."""
+    key = f"cell_{cell}"
+    return say(key, language) if key in texts() else cell
+
+
 def say_script(name: str, language: Language) -> str:
     """The name of a script."""
     return name if language == "en" else script_in_chinese(name)

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from html import escape
 
 from textgen.shelf import ShelfModel
-from textgen.ui.i18n import Language, say
+from textgen.ui.i18n import Language, say, say_cell
 from textgen.ui.render import markdown_html
 
 # What the list's own script does: it marks the chosen model at once and tells the page its name; and a list that is
@@ -44,7 +44,13 @@ def list_html(models: Sequence[ShelfModel], chosen: str, language: Language, *, 
 def _item(model: ShelfModel, chosen: bool, language: Language) -> str:
     shape = model.model
     facts = [
-        say("model_shape", language, cell=shape.cell, layers=shape.num_layers, hidden=shape.hidden_size),
+        say(
+            "model_shape",
+            language,
+            cell=say_cell(shape.cell, language),
+            layers=shape.num_layers,
+            hidden=shape.hidden_size,
+        ),
         say("model_parameters", language, count=_short(model.num_parameters)),
         say("model_pieces", language, count=f"{shape.vocab_size:,}"),
         *([say("model_nats", language, nats=f"{model.nats_per_char:.3f}")] if model.nats_per_char is not None else []),
@@ -67,7 +73,7 @@ def head_html(model: ShelfModel, language: Language) -> str:
         "figure_shape": say(
             "about_shape",
             language,
-            cell=shape.cell,
+            cell=say_cell(shape.cell, language),
             layers=shape.num_layers,
             hidden=shape.hidden_size,
             embedding=shape.embedding_size,

@@ -113,6 +113,10 @@ def _about() -> dict[str, tuple[str, str]]:
             "There is no model here yet. Train one with: textgen train FILE --out runs/NAME",
             "这里还没有模型。可用命令训练：textgen train 文件 --out runs/名称",
         ),
+        "cell_lstm": ("LSTM", "LSTM"),
+        "cell_gru": ("GRU", "GRU"),
+        "cell_rnn": ("RNN", "RNN"),
+        "cell_update-gate-lstm": ("LSTM with an update gate", "带更新门的 LSTM"),
         "about_shape": (
             "{cell}, {layers} × {hidden} units, embedding {embedding}, {vocab} pieces",
             "{cell}，{layers} 层 × {hidden} 单元，嵌入 {embedding}，词表 {vocab}",
