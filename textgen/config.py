@@ -124,6 +124,9 @@ class TrainingSettings(DropoutSettings, TrainingBudget):
     written_rows: int = Field(
         16, ge=0, le=65_536, description="with teachers: streams that they write, trained on beside those of the text"
     )
+    self_teaching: float = Field(
+        0.0, ge=0, lt=1, description="last share of the budget in which the model is its own teacher, as it was by then"
+    )
 
 
 class AdaptationSettings(Settings):

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from textgen.cli import main
+from textgen.config import update_settings
 from textgen.jobs.card import model_card
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import RunFolder
@@ -58,6 +59,23 @@ def test_the_card_tells_what_a_model_comes_from(trained_run: Path) -> None:
     card = model_card("a", settings, open_corpus(trained_run / "corpus"), {}, lineage=lineage)
     assert "started from *prose*, which was started from *first*." in card
     assert "learned from *a*, *b* beside" in card
+
+
+def test_a_run_of_the_page_goes_by_what_things_are_called_there(trained_run: Path) -> None:
+    settings = update_settings(RunFolder(trained_run).settings(), base=str(trained_run), model={"cell": "gru"})
+    about = {
+        "title": "Märchen · 童话",
+        "texts": [{"name": "left out.txt"}, {"name": "my tales.txt", "path": "0001.txt"}],
+        "lineage": ["Prose", "First"],
+    }
+    card = model_card("20261126-1", settings, open_corpus(trained_run / "corpus"), {}, about=about)
+    front_matter, body = card.removeprefix("---\n").split("\n---\n", 1)
+    assert yaml.safe_load(front_matter)["tags"] == ["recurrent", "gru", "sentencepiece"]
+    assert "# Märchen · 童话\n" in body
+    assert "- my tales.txt: " in body
+    assert "started from *Prose*, which was started from *First*." in body
+    assert "textgen train 'my tales.txt' --config train.yaml" in body
+    assert yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])["base"] == "Prose"
 
 
 def test_fences_within_a_sample_do_not_end_it(trained_run: Path) -> None:

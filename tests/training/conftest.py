@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from textgen.config import ModelSettings, TrainingSettings
-from textgen.jobs.ingredients import add_teachers
 from textgen.model import LanguageModel
 from textgen.text.corpus import StreamBatches
 from textgen.training.device import DeviceChoice
+from textgen.training.distillation import with_teachers
 from textgen.training.distributed import Ranks
 from textgen.training.trainer import HeldOut, Trainer
 
@@ -82,7 +82,7 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
         )
         return Trainer(
             model,
-            add_teachers(settings, batches, [_teacher(seed) for seed in range(teachers)], CPU),
+            with_teachers(batches, [_teacher(seed) for seed in range(teachers)], settings, CPU),
             settings,
             CPU,
             held_out=held_out,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tests.training.conftest import CPU
 from tests.training.test_gradients import largest_difference, limit_rows
 from tests.training.together import run_ranks
-from textgen.config import ModelSettings
+from textgen.config import ModelSettings, TrainingBudget
 from textgen.errors import BadCheckpoint
 from textgen.model import LanguageModel
 from textgen.model.cells import cell_types
@@ -21,6 +21,7 @@ from textgen.text.corpus import StreamBatches
 from textgen.text.tokenizer import BOS_ID, EOS_ID
 from textgen.training.distillation import TaughtBatch, TaughtBatches
 from textgen.training.distributed import Ranks
+from textgen.training.events import BatchSplitEvent
 from textgen.training.snapshot import TrainingSnapshot
 from textgen.training.trainer import Trainer
 
@@ -226,3 +227,73 @@ def test_a_batch_read_in_parts_or_by_two_processes_gives_the_same(
     parts = make_trainer(**settings)
     list(parts.events())
     assert 0 < largest_difference(whole, parts) < 1e-4
+
+
+SELF = {"self_teaching": 0.5, "written_rows": 3}
+
+
+@pytest.mark.parametrize("interrupted", [3, 8])
+def test_a_run_that_teaches_itself_is_resumed_with_the_same_bits(
+    interrupted: int, make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    whole, first, second = (make_trainer(**SELF) for _ in range(3))
+    list(whole.events())
+    for _ in first.events():
+        if first.step >= interrupted:
+            first.stop()
+    first.snapshot().save(tmp_path)
+    with torch.no_grad():
+        second.model.embedding.zero_()
+    second.restore(first.average.state_dict(), TrainingSnapshot.load(tmp_path))
+    assert isinstance(second.batches, TaughtBatches) == (interrupted > 6)
+    list(second.events())
+    assert second.step == whole.step == 12
+    for found, expected in zip(second.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_it_is_taught_by_its_average_of_when_that_began(make_trainer: MakeTrainer) -> None:
+    trainer, plain = make_trainer(**SELF, teacher_share=1.0), make_trainer()
+    for each in (trainer, plain):
+        for _ in range(6):
+            each.train_step()
+    assert isinstance(trainer.batches, StreamBatches)
+    pairs = zip(trainer.model.parameters(), plain.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    trainer.train_step()
+    batches = trainer.batches
+    assert isinstance(batches, TaughtBatches)
+    assert (batches.batch_size, trainer.tokens_per_step()) == (4 + 3, (4 + 3) * 10)
+    mark = batches.mark()
+    batches.position = (1, 0)
+    batch = batches.next()
+    batches.go_back(mark)
+    counted = torch.from_numpy(batch.targets != StreamBatches.IGNORE)
+    torch.testing.assert_close(batch.wanted[counted], said([plain.average], [batch])[counted], rtol=1e-4, atol=1e-6)
+
+
+def test_who_is_trained_longer_has_more_to_learn_from_the_text_first(make_trainer: MakeTrainer) -> None:
+    first, longer = make_trainer(**SELF), make_trainer(**SELF)
+    list(first.events())
+    longer.restore(first.average.state_dict(), first.snapshot())
+    longer.extend(TrainingBudget(steps=10))
+    longer.train_step()
+    assert isinstance(longer.batches, StreamBatches)
+    events = list(longer.events())
+    assert isinstance(longer.batches, TaughtBatches)
+    assert longer.step == 22
+    assert not [event for event in events if isinstance(event, BatchSplitEvent)]
+
+
+def test_two_processes_that_teach_themselves_give_what_one_does(make_trainer: MakeTrainer) -> None:
+    one = make_trainer(**SELF)
+    list(one.events())
+
+    def work(ranks: Ranks) -> list[list[float]]:
+        trainer = make_trainer(ranks=ranks, **SELF)
+        list(trainer.events())
+        return [weight.flatten().tolist() for weight in trainer.model.parameters()]
+
+    for weights in run_ranks(2, work):
+        for found, expected in zip(weights, one.model.parameters(), strict=True):
+            assert found == pytest.approx(expected.flatten().tolist(), abs=2e-4)

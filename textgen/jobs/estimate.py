@@ -11,10 +11,11 @@ import torch
 
 from textgen.config import DeviceName, RunSettings
 from textgen.jobs.base import Base
-from textgen.jobs.ingredients import add_teachers, held_out_part, make_batches, make_model
+from textgen.jobs.ingredients import held_out_part, make_batches, make_model
 from textgen.model.language_model import LanguageModel
 from textgen.text.corpus import Corpus
 from textgen.training.device import DeviceChoice, choose_device, choose_precision
+from textgen.training.distillation import with_teachers
 from textgen.training.estimate import TrainingEstimate, estimate_training
 
 
@@ -52,7 +53,7 @@ def estimate_run(
     texts = make_batches(settings.training, corpus)
     precision = choose_precision(settings.training.precision, model, batch_size=texts.batch_size, window=texts.window)
     choice = DeviceChoice(model.embedding.device, precision, torch.get_num_threads())
-    batches = add_teachers(settings.training, texts, teachers, choice)
+    batches = with_teachers(texts, teachers, settings.training, choice)
     part = held_out_part(corpus)
     held_out = [part] if part else []
     estimate = estimate_training(model, batches, settings.training, choice, held_out=held_out, max_seconds=max_seconds)

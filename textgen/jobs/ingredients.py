@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from textgen.config import RunSettings, TrainingSettings, update_settings
@@ -11,8 +9,6 @@ from textgen.jobs.base import Base
 from textgen.model.language_model import LanguageModel
 from textgen.text.corpus import Corpus, StreamBatches
 from textgen.text.tokenizer import BOS_ID, PAD_ID, UNK_ID
-from textgen.training.device import DeviceChoice
-from textgen.training.distillation import Batches, TaughtBatches
 from textgen.training.held_out import HeldOut
 
 # Some 1.5 million characters of English: all of what the models that ship hold out.
@@ -35,23 +31,6 @@ def make_batches(training: TrainingSettings, corpus: Corpus) -> StreamBatches:
         corpus.train.ids,
         batch_size=training.batch_size,
         window=training.window,
-        seed=training.seed,
-        reset_at_document_ends=training.reset_at_document_ends,
-    )
-
-
-def add_teachers(
-    training: TrainingSettings, texts: StreamBatches, teachers: Sequence[LanguageModel], choice: DeviceChoice
-) -> Batches:
-    """`texts` with what `teachers`, if there are any, say of it and write themselves."""
-    if not teachers:
-        return texts
-    return TaughtBatches(
-        texts,
-        teachers,
-        choice,
-        share=training.teacher_share,
-        written_rows=training.written_rows,
         seed=training.seed,
         reset_at_document_ends=training.reset_at_document_ends,
     )

@@ -25,7 +25,7 @@ from textgen.jobs.base import Base, open_base, read_kept, write_kept
 from textgen.jobs.card import model_card
 from textgen.jobs.copy_index import run_copy_index
 from textgen.jobs.estimate import RunEstimate
-from textgen.jobs.ingredients import add_teachers, held_out_part, make_batches, make_model
+from textgen.jobs.ingredients import held_out_part, make_batches, make_model
 from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import RunState
@@ -38,6 +38,7 @@ from textgen.text.corpus import Corpus, build_corpus, open_corpus
 from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from textgen.training.allocator import keep_freed_memory
 from textgen.training.device import DeviceChoice, choose_device, choose_precision
+from textgen.training.distillation import with_teachers
 from textgen.training.distributed import Ranks
 from textgen.training.estimate import estimate_training
 from textgen.training.events import (
@@ -175,6 +176,7 @@ class TrainingRun:
                 figures,
                 lineage=self._lineage,
                 samples=self._samples,
+                about=self.folder.read_about(),
             ),
             copy_index=self._copy_index,
         )
@@ -366,7 +368,7 @@ def make_trainer(
     teachers = read_teachers(folder.teachers, len(settings.teachers))
     return Trainer(
         model,
-        add_teachers(training, texts, teachers, choice),
+        with_teachers(texts, teachers, training, choice),
         training,
         choice,
         held_out=held_out_part(corpus),

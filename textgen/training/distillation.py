@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from textgen.config import TrainingSettings
 from textgen.errors import InvalidSetting
 from textgen.model.language_model import LanguageModel
 from textgen.model.state import RecurrentState
@@ -174,6 +175,23 @@ class TaughtBatches:
 
 
 Batches = StreamBatches | TaughtBatches
+
+
+def with_teachers(
+    texts: StreamBatches, teachers: Sequence[LanguageModel], settings: TrainingSettings, choice: DeviceChoice
+) -> Batches:
+    """`texts` with what `teachers`, if there are any, say of it and write themselves."""
+    if not teachers:
+        return texts
+    return TaughtBatches(
+        texts,
+        teachers,
+        choice,
+        share=settings.teacher_share,
+        written_rows=settings.written_rows,
+        seed=settings.seed,
+        reset_at_document_ends=settings.reset_at_document_ends,
+    )
 
 
 class _Reader:

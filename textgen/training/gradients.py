@@ -84,6 +84,15 @@ class WindowGradients:
         """Goes on from the state of all rows."""
         self.state = whole if self._ranks.alone else whole.rows(slice(self._share.start, self._share.stop))
 
+    def take_batches(self, batches: Batches) -> None:
+        """Reads `batches` from now on; rows below those that there were begin with no text. All ranks call it."""
+        rows, whole = batches.batch_size, self.whole_state()
+        if rows > whole.batch_size:
+            whole = RecurrentState.join([whole, self._model.initial_state(rows - whole.batch_size)])
+        self._batches, self._share = batches, self._ranks.share(rows)
+        self.take_state(whole.rows(slice(0, rows)))
+        self._tried = self._ranks.alone
+
     def add(self) -> Tensor:
         """Adds the gradients of one optimizer step to the model's; returns the mean loss in nats per token.
 

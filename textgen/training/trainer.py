@@ -15,8 +15,9 @@ from textgen.config import TrainingBudget, TrainingSettings
 from textgen.errors import BadCheckpoint
 from textgen.model.language_model import LanguageModel
 from textgen.model.state import RecurrentState
+from textgen.text.corpus import StreamBatches
 from textgen.training.device import DeviceChoice
-from textgen.training.distillation import Batches, TaughtBatches
+from textgen.training.distillation import Batches, TaughtBatches, with_teachers
 from textgen.training.distributed import Agreement, Ranks
 from textgen.training.early_stopping import BestSoFar
 from textgen.training.evaluation import Evaluation
@@ -57,6 +58,10 @@ class Trainer:
     `ranks`: the processes that train this very model together, each with a trainer made and driven alike. Rank 0
     evaluates and samples, its clock is everyone's, and all are stopped when one is. What is saved is the same on all of
     them, and may be restored by any other number.
+
+    In the last `self_teaching` of the budget the averaged weights as they were at its beginning teach the model, as
+    other teachers do (see `TaughtBatches`; Furlanello et al. 2018, https://arxiv.org/abs/1805.04770): what they write
+    has no end, and keeps a model that has read its text often from learning that by heart.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class Trainer:
         self._next_evaluation = 0
         self._evaluations = settings.evaluations
         self._best = BestSoFar(settings.patience)
+        self._self_teacher: LanguageModel | None = None
 
     @property
     def choice(self) -> DeviceChoice:
@@ -143,6 +149,10 @@ class Trainer:
         evaluated as often as what was before it; the best evaluation so far still has to be surpassed, with all
         patience anew.
         """
+        if self._self_teacher is not None:
+            # It has more to learn from the text first.
+            self._self_teacher, self._batches = None, self._texts
+            self._gradients.take_batches(self._batches)
         steps_per_epoch = self._batches.windows_per_epoch / self._settings.accumulation
         before = self._horizon
         self._horizon = Horizon.of(
@@ -211,6 +221,8 @@ class Trainer:
         tensors.update({f"model.{name}": value for name, value in self.model.state_dict().items()})
         tensors.update({f"anchor.{name}": value for name, value in self._anchors.items()})
         tensors.update({f"state.{name}": value for name, value in state.named_tensors()})
+        if self._self_teacher is not None:
+            tensors.update({f"self_teacher.{name}": value for name, value in self._self_teacher.state_dict().items()})
         if isinstance(self._batches, TaughtBatches):
             tensors.update({f"teachers.{name}": value for name, value in self._batches.tensors().items()})
         for index, slots in self._optimizer.state_dict()["state"].items():
@@ -237,6 +249,11 @@ class Trainer:
             self._restore_optimizer(snapshot.group("optimizer", device))
             anchors = snapshot.group("anchor", device)
             self._anchors = {name: anchors[name].reshape(weight.shape) for name, weight in self._anchors.items()}
+            self_teacher = snapshot.group("self_teacher", device)
+            if self_teacher and self._may_teach_itself:
+                teacher = copy.deepcopy(self.model)
+                teacher.load_state_dict(self_teacher)
+                self._teach_itself(teacher)
             state = RecurrentState.from_named_tensors(snapshot.group("state", device))
             if state.batch_size != self._batches.batch_size:
                 raise BadCheckpoint("training.json", "batch_size", "differs from the run that is resumed")
@@ -278,6 +295,8 @@ class Trainer:
         settings = self._settings
         rate = settings.learning_rate * learning_rate_factor(self.progress, settings.warmup, settings.schedule)
         set_learning_rate(self._optimizer, rate)
+        if self._may_teach_itself and self.progress >= 1.0 - settings.self_teaching:
+            self._teach_itself(copy.deepcopy(self.average))
         loss = self._gradients.add()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self._optimizer.step()
@@ -292,6 +311,16 @@ class Trainer:
             anchor_share=settings.base_share,
         )
         return loss, norm
+
+    @property
+    def _may_teach_itself(self) -> bool:
+        return self._settings.self_teaching > 0 and isinstance(self._batches, StreamBatches)
+
+    def _teach_itself(self, teacher: LanguageModel) -> None:
+        assert isinstance(self._batches, StreamBatches)
+        self._texts, self._self_teacher = self._batches, teacher
+        self._batches = with_teachers(self._texts, [teacher], self._settings, self._choice)
+        self._gradients.take_batches(self._batches)
 
     @property
     def _over(self) -> bool:
