@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from textgen.engine.choosing import BackendName
+    from textgen.config import BackendName
     from textgen.limits import Limits
     from textgen.studio import LoadedModel, Studio
 

@@ -14,6 +14,7 @@ CELLS = ("lstm", "gru", "rnn", "update-gate-lstm")
 CellName = Literal["lstm", "gru", "rnn", "update-gate-lstm"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+BackendName = Literal["auto", "onnx", "torch"]
 Rate = Annotated[float, Field(ge=0.0, le=0.95)]
 
 

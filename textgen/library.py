@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from textgen.errors import EngineClosed, MissingFile
 from textgen.files import recover_folder
 from textgen.model.checkpoint import CONFIG, COPY_INDEX
-from textgen.model.weights import weight_files
+from textgen.model.weight_files import weight_files
 
 T = TypeVar("T")
 

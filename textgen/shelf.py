@@ -20,7 +20,7 @@ from textgen.jobs.people import EVERYBODY, Person
 from textgen.jobs.run_folder import RunFolder, run_of
 from textgen.model.checkpoint import CONFIG, read_card
 from textgen.model.front_matter import split_card
-from textgen.model.language_model import count_parameters
+from textgen.model.size import count_parameters
 from textgen.progress import ProgressCallback, ignore_progress
 from textgen.studio import ModelInfo, Studio
 from textgen.workshop import Workshop

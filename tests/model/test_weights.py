@@ -15,7 +15,8 @@ from textgen.errors import BadCheckpoint
 from textgen.limits import Limits
 from textgen.model import LanguageModel
 from textgen.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from textgen.model.weights import WEIGHTS, WEIGHTS_INDEX, read_weights, weight_files, write_weights
+from textgen.model.weight_files import WEIGHTS, WEIGHTS_INDEX, weight_files
+from textgen.model.weights import read_weights, write_weights
 
 WEIGHTS_GIVEN = {
     "a": torch.arange(6_000.0).reshape(60, 100),

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 
+from textgen.config import BackendName
 from textgen.engine.backends import Backend
 from textgen.engine.decoding import Logits
 from textgen.engine.device_backend import DeviceBackend
 from textgen.engine.torch_backend import TorchBackend
 from textgen.errors import BackendUnavailable, InvalidSetting
 from textgen.model.language_model import LanguageModel
-
-BackendName = Literal["auto", "onnx", "torch"]
 
 
 def open_backend(

@@ -38,7 +38,7 @@ from textgen.model.checkpoint import CONFIG, TOKENIZER, load_checkpoint, save_ch
 from textgen.model.front_matter import join_card, split_card
 from textgen.model.transfer import is_copy_index, wanted_files
 from textgen.model.untrusted import read_json
-from textgen.model.weights import is_weights
+from textgen.model.weight_files import is_weights
 from textgen.progress import Progress, ProgressCallback, ignore_progress
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from textgen.config import ModelSettings
 from textgen.errors import BadCheckpoint
@@ -13,6 +12,9 @@ from textgen.limits import Limits
 from textgen.model.checkpoint import COPY_INDEX, Checkpoint, load_checkpoint, read_tokenizer
 from textgen.text.copy_indexes import CopyIndexes
 from textgen.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 
 def open_checkpoint(

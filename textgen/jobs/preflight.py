@@ -8,7 +8,7 @@ from textgen.config import ModelSettings, RunSettings, update_settings
 from textgen.errors import BadTokenizer, InvalidSetting
 from textgen.jobs.checkpoints import open_tokenizer
 from textgen.limits import Limits
-from textgen.model.language_model import count_parameters
+from textgen.model.size import count_parameters
 from textgen.text.tokenizer import Tokenizer
 from textgen.text.tokenizer_training import RESERVED_PIECES, check_vocab_size
 from textgen.text.vocabulary import tokenizer_kind

@@ -1,11 +1,13 @@
 """A checkpoint: one self-describing folder, read without trusting it.
 
 config.json             format, version, architecture, tokenizer hash, weight format, lineage, figures
-model.safetensors       the weights; large ones may lie in several files, see `textgen.model.weights`
+model.safetensors       the weights; large ones may lie in several files, see `textgen.model.weight_files`
 tokenizer.model         the SentencePiece model
 generation_config.json  settings that suit the model
 README.md               the model card
 copy_index.bin          fingerprints of the training text's n-grams, see `textgen.text.copying`; may be missing
+
+What a checkpoint says of itself is read without torch, which takes seconds to import; its weights are not.
 """
 
 from __future__ import annotations
@@ -15,17 +17,19 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from textgen.config import GenerationSettings, ModelSettings, Settings, parse_settings
 from textgen.errors import BadCheckpoint, InvalidSetting
 from textgen.files import recover_folder, replace_folder
 from textgen.limits import Limits
-from textgen.model.language_model import LanguageModel
 from textgen.model.untrusted import read_file, read_json
-from textgen.model.weights import WeightFormat, read_weights, write_weights
+from textgen.model.weight_files import WeightFormat
+
+if TYPE_CHECKING:
+    import torch
+
+    from textgen.model.language_model import LanguageModel
 
 FORMAT = "textgen-checkpoint"
 FORMAT_VERSION = 1
@@ -67,6 +71,8 @@ def save_checkpoint(
     Weights of more than `max_file_bytes` are spread over several files, see `write_weights`.
     Raises `CannotWrite`; what was there before then still is.
     """
+    from textgen.model.weights import write_weights  # imports torch
+
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -96,6 +102,8 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits:
 
     Raises `BadCheckpoint` naming file and field when anything in it is missing, damaged or contradicts the rest.
     """
+    from textgen.model.weights import read_model  # imports torch
+
     limits = limits or Limits()
     folder = recover_folder(folder)
     config = _read_config(folder, limits)
@@ -105,12 +113,7 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits:
     if (folder / GENERATION).exists():
         values = read_json(folder / GENERATION, limits.max_config_bytes)
         generation = _checked(GenerationSettings, values, GENERATION, "")
-    with torch.device("meta"):
-        model = LanguageModel(settings)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    weights = read_weights(folder, shapes, config["weight_format"], limits)
-    model.load_state_dict(weights, assign=True)
-    model.to(device)
+    model = read_model(folder, settings, config["weight_format"], limits, device)
     copy_index = folder / COPY_INDEX
     return Checkpoint(
         model=model,

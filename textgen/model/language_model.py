@@ -17,12 +17,6 @@ from textgen.model.state import RecurrentState
 _NEVER = -30.0
 
 
-def count_parameters(settings: ModelSettings) -> int:
-    """How many weights a model of that shape has; none is made."""
-    with torch.device("meta"):
-        return LanguageModel(settings).num_parameters
-
-
 class LanguageModel(nn.Module):
     """A recurrent language model whose softmax shares the embedding's weights.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from textgen.errors import BadCheckpoint, InvalidSetting
 from textgen.limits import Limits
 from textgen.model.checkpoint import CARD, CONFIG, GENERATION, TOKENIZER
-from textgen.model.weights import WEIGHTS, WEIGHTS_INDEX, is_weights
+from textgen.model.weight_files import WEIGHTS, WEIGHTS_INDEX, is_weights
 
 _COPY_INDEX = re.compile(r"copy_index(-\d{5}-of-\d{5})?\.bin")
 

@@ -1,32 +1,24 @@
-"""Weights as safetensors: one file, or several with an index where files must stay small.
-
-The names and the index are those of the Hugging Face libraries, so that theirs read ours:
-https://huggingface.co/docs/huggingface_hub/package_reference/serialization
-"""
+"""Weights as safetensors: one file, or several with an index where files must stay small; see `weight_files`."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from textgen.config import ModelSettings
 from textgen.errors import BadCheckpoint
 from textgen.limits import Limits
+from textgen.model.language_model import LanguageModel
 from textgen.model.untrusted import check_size, read_json
+from textgen.model.weight_files import WEIGHTS, WEIGHTS_INDEX, WeightFormat, is_shard
 
-WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = f"{WEIGHTS}.index.json"
-
-WeightFormat = Literal["float32", "float16"]
-
-_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 # What a safetensors file holds beside its tensors.
 _HEADER_BYTES = 16_384
 
@@ -51,16 +43,15 @@ def write_weights(
     (folder / WEIGHTS_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files in `folder` that hold its weights, whether or not they are there."""
-    if not (folder / WEIGHTS_INDEX).exists():
-        return [folder / WEIGHTS]
-    return [folder / WEIGHTS_INDEX, *sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))]
-
-
-def is_weights(name: str) -> bool:
-    """Whether a file of that name may hold weights, or says where they are."""
-    return name in (WEIGHTS, WEIGHTS_INDEX) or _SHARD.fullmatch(name) is not None
+def read_model(
+    folder: Path, settings: ModelSettings, weight_format: str, limits: Limits, device: torch.device | str
+) -> LanguageModel:
+    """The model of that shape whose weights lie in `folder`; raises `BadCheckpoint` as `read_weights`."""
+    with torch.device("meta"):
+        model = LanguageModel(settings)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(read_weights(folder, shapes, weight_format, limits), assign=True)
+    return model.to(device)
 
 
 def read_weights(
@@ -89,7 +80,7 @@ def _indexed_files(folder: Path, shapes: Mapping[str, tuple[int, ...]], limits: 
     _check_names(WEIGHTS_INDEX, places.keys(), shapes)
     files: dict[str, list[str]] = {}
     for tensor, name in places.items():
-        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+        if not isinstance(name, str) or not is_shard(name):
             raise BadCheckpoint(WEIGHTS_INDEX, tensor, f"{name!r} is no name such as model-00001-of-00002.safetensors")
         files.setdefault(name, []).append(tensor)
     return files
