@@ -1,4 +1,7 @@
-"""The façade: text in, text out. It owns the models and their engines."""
+"""The façade: text in, text out. It owns the models and their engines.
+
+Models are listed without torch, which takes seconds to import, and run with it.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from textgen.config import AdaptationSettings, GenerationSettings, update_settings
-from textgen.engine.choosing import BackendName, open_backend
-from textgen.engine.engine import Engine
+from textgen.config import AdaptationSettings, BackendName, GenerationSettings, update_settings
 from textgen.engine.requests import GenerationRequest, TokenScore
 from textgen.engine.statistics import GAP_BOUNDS_SECONDS, EngineFigures, EngineStatistics
 from textgen.errors import EngineClosed, InvalidSetting, NotFound, TextgenError
@@ -23,9 +22,7 @@ from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
 from textgen.library import Lease, ModelLibrary
 from textgen.limits import Limits
 from textgen.model.checkpoint import is_checkpoint, read_model_settings
-from textgen.model.fingerprint import fingerprint
 from textgen.model.front_matter import split_card
-from textgen.model.language_model import LanguageModel
 from textgen.text.banned import BannedStrings, PieceIndex
 from textgen.text.copied_text import Copied, CopyFinder
 from textgen.text.copying import CopyGuard
@@ -44,7 +41,11 @@ from textgen.text_stream import (
     TextToken,
     scored_text,
 )
-from textgen.training.device import choose_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from textgen.model.language_model import LanguageModel
 
 # The page and the API know this module only: what comes out of a stream is had from here.
 __all__ = [
@@ -91,6 +92,8 @@ class LoadedModel:
     def __init__(
         self, folder: Path, *, running: Running, limits: Limits, statistics: EngineStatistics | None = None
     ) -> None:
+        from textgen.engine import Engine, open_backend  # imports torch
+
         self.folder = folder
         checkpoint, self.tokenizer = open_checkpoint(folder, limits=limits)
         self.settings = checkpoint.model.settings
@@ -115,6 +118,8 @@ class LoadedModel:
 
     def _weights(self) -> LanguageModel:
         """The model in fp32, read again: most backends keep something smaller."""
+        from textgen.model.fingerprint import fingerprint  # imports torch
+
         checkpoint, _ = open_checkpoint(self.folder, limits=self.limits)
         if fingerprint(checkpoint.model) != self.backend.model_hash:
             raise EngineClosed()  # another checkpoint has taken its place
@@ -268,9 +273,11 @@ class Studio:
         limits: Limits | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.device = choose_device(device)  # type: ignore[arg-type]
+        self._device_name = device
+        self._backend: BackendName = backend
+        self._threads = threads
+        self._cache_folder = cache_folder
         self._folders = list(folders)
-        self._running = Running(self.device, backend, threads, cache_folder)
         self._statistics = EngineStatistics()
         self._lock = threading.Lock()
         self._loads = 0
@@ -280,6 +287,15 @@ class Studio:
             close=LoadedModel.close,
             max_bytes=self.limits.max_models_bytes,
         )
+        if device not in ("auto", "cpu"):
+            _ = self.device  # one that is asked for by its name must be there
+
+    @cached_property
+    def device(self) -> torch.device:
+        """What models run on; raises `InvalidSetting` for one that is not there."""
+        from textgen.training.device import choose_device  # imports torch
+
+        return choose_device(self._device_name)  # type: ignore[arg-type]
 
     def figures(self) -> StudioFigures:
         """What there is to be watched."""
@@ -294,7 +310,8 @@ class Studio:
         )
 
     def _load(self, folder: Path) -> LoadedModel:
-        model = LoadedModel(folder, running=self._running, limits=self.limits, statistics=self._statistics)
+        running = Running(self.device, self._backend, self._threads, self._cache_folder)
+        model = LoadedModel(folder, running=running, limits=self.limits, statistics=self._statistics)
         with self._lock:
             self._loads += 1
         return model

@@ -81,13 +81,16 @@ class RunRequest:
 
 
 class Workshop:
-    """Uploads and runs in the folder `runs`, trained on `device`. `hub` is the address of another Hub than usual."""
+    """Uploads and runs in the folder `runs`, trained on `device`, as `JobManager` has it.
+
+    `hub` is the address of another Hub than usual.
+    """
 
     def __init__(
         self,
         runs: Path,
         *,
-        device: str,
+        device: str | Callable[[], str],
         limits: Limits | None = None,
         threads: int | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -96,7 +99,6 @@ class Workshop:
         self.limits = limits or Limits()
         self.jobs = JobManager(runs, device=device, limits=self.limits, threads=threads)
         self.uploads = UploadStore(self.jobs.root, limits=self.limits, kept_elsewhere=self.jobs.person_bytes)
-        self._device = device
         self.hub = hub
         self._readers: dict[str, HistoryReader] = {}
         self._clock = clock
@@ -175,7 +177,7 @@ class Workshop:
         with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
             config = Path(folder) / "config.json"
             config.write_text(settings.model_dump_json(), encoding="utf-8")
-            command = [sys.executable, "-m", "textgen", "train", "--config", str(config), "--device", self._device]
+            command = [sys.executable, "-m", "textgen", "train", "--config", str(config), "--device", self.jobs.device]
             command += ["--out", str(self.jobs.root / "estimate"), "--estimate", "--json"]
             try:
                 done = self.jobs.run_beside(command, _ESTIMATE_SECONDS)

@@ -4,8 +4,11 @@ import inspect
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, cast
 
 import gradio as gr
@@ -199,6 +202,28 @@ def test_the_first_model_is_loaded_while_the_page_opens(
     with studio.borrow("tiny") as model:
         assert model.num_parameters > 0
     studio.close()
+
+
+def test_torch_is_not_waited_for_before_the_page_is_there(models: Path, tmp_path: Path) -> None:
+    program = """
+        import sys
+        from pathlib import Path
+        import app
+        from textgen.studio import Studio
+        from textgen.ui.build import build_page
+        from textgen.workshop import Workshop
+
+        studio = Studio([Path(sys.argv[1])])
+        assert studio.models()
+        build_page(studio, workshop=Workshop(Path(sys.argv[2]), device=lambda: str(studio.device)))
+        print([name for name in ("torch", "onnx", "onnxruntime", "numba") if name in sys.modules])
+        print(studio.device.type, "torch" in sys.modules)
+    """
+    command = [sys.executable, "-c", dedent(program), str(models), str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, check=True)
+    imported, device = done.stdout.splitlines()[-2:]
+    assert imported == "[]"
+    assert device.endswith(" True")
 
 
 def test_a_damaged_or_missing_model_does_not_keep_the_page_from_opening(models: Path, tmp_path: Path) -> None:

@@ -39,14 +39,15 @@ _GONE = ".gone-"
 class JobManager:
     """The runs in the folder `root`, trained on `device` ("cpu", "cuda:0", …), each with `threads` of the processor.
 
-    `niceness` is that of `limits` when it is not given.
+    A function that tells the device is asked when something is to be trained: finding out may take seconds. `niceness`
+    is that of `limits` when it is not given.
     """
 
     def __init__(
         self,
         root: Path,
         *,
-        device: str,
+        device: str | Callable[[], str],
         limits: Limits | None = None,
         threads: int | None = None,
         niceness: int | None = None,
@@ -60,6 +61,11 @@ class JobManager:
         self._store = open_queue(self.root, self.limits, wall_clock=wall_clock)
         niceness = self.limits.training_niceness if niceness is None else niceness
         self._launcher = Launcher(limits=self.limits, threads=threads, niceness=niceness)
+
+    @property
+    def device(self) -> str:
+        """What runs are trained on."""
+        return self._device if isinstance(self._device, str) else self._device()
 
     def submit(
         self,
@@ -194,7 +200,7 @@ class JobManager:
         max_running = self.limits.max_runs_training_per_device
         # What waits goes on waiting while a run could not be saved.
         while self._free_bytes() >= self.limits.min_free_disk_bytes and (
-            claimed := self._store.claim(self._device, max_running=max_running)
+            claimed := self._store.claim(self.device, max_running=max_running)
         ):
             self._start(claimed)
 
@@ -306,7 +312,7 @@ class JobManager:
         self._store.add(
             folder.path.name,
             owner=owner,
-            device=self._device,
+            device=self.device,
             task={**task, "max_minutes": self.limits.max_run_minutes},
             max_of_owner=self.limits.max_queued_runs_per_person,
             max_of_all=self.limits.max_queued_runs,

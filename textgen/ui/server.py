@@ -129,8 +129,9 @@ def serve_forever(
     cache = cache_folder(os.environ)
     studio = Studio(folders, device=device, backend=backend, threads=threads, cache_folder=cache, limits=limits)
     with closing(studio), asked_to_end() as asked:
-        warm_up(studio)
-        workshop = Workshop(runs, device=str(studio.device), limits=studio.limits) if runs is not None else None
+        workshop = None
+        if runs is not None:
+            workshop = Workshop(runs, device=lambda: str(studio.device), limits=studio.limits)
         page = build_page(studio, workshop=workshop, runs_last=runs_last, people=people)
         url = _launch(
             page,
@@ -145,6 +146,7 @@ def serve_forever(
             },
             **launch_options(studio.limits.max_upload_bytes if workshop is not None else 1_000_000),
         )
+        warm_up(studio)
         if workshop is not None:
             threading.Thread(target=keep_runs_going, args=(workshop,), name="textgen-runs", daemon=True).start()
         sys.stdout.write(f"Textgen Studio is at {url} (Ctrl-C ends it)\n")
@@ -232,7 +234,7 @@ def people_from(environment: Mapping[str, str], runs: Path | None) -> People:
 
 
 def warm_up(studio: Studio) -> None:
-    """Loads the first model while the browser still fetches the page."""
+    """Loads the first model, and torch for it, while the browser still fetches the page."""
     names = [info.name for info in studio.models()]
     if names:
         threading.Thread(target=_load_quietly, args=(studio, names[0]), name="textgen-warm-up", daemon=True).start()
