@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -13,12 +15,28 @@ import textgen
 from textgen.errors import BadCheckpoint, InvalidSetting
 from textgen.studio import LoadedModel, Studio, TextEnd
 
+_ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(textgen.__file__).parents[1])}
+
 
 def test_importing_it_imports_nothing_heavy() -> None:
     program = (
         "import sys, textgen; sys.exit(sum(name in sys.modules for name in ('torch', 'numpy', 'gradio', 'pydantic')))"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("arguments", [("serve", "--help"), ("runs", "list", "--runs", ".")], ids=" ".join)
+def test_what_needs_no_model_does_not_wait_for_torch_or_gradio(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    program = """
+        import sys
+        from textgen.cli import main
+        try:
+            main(sys.argv[1:])
+        except SystemExit:
+            pass
+        sys.exit(sum(name in sys.modules for name in ("torch", "gradio")))
+    """
+    subprocess.run([sys.executable, "-c", dedent(program), *arguments], cwd=tmp_path, env=_ENVIRONMENT, check=True)
 
 
 def test_what_it_exports_is_there() -> None:

@@ -446,7 +446,11 @@ RUN_ACTIONS = ("list", "pause", "stop", "resume", "discard")
 def runs(options: argparse.Namespace) -> int:
     """`textgen runs`: the list of runs, or one of the page's verbs for one of them."""
     from textgen.jobs.manager import JobManager
-    from textgen.training.device import choose_device
+
+    def device() -> str:
+        from textgen.training.device import choose_device  # imports torch, which the list does not need
+
+        return str(choose_device(options.device))
 
     if options.minutes is not None and options.action != "resume":
         raise InvalidSetting("minutes", f"--minutes with {options.action}", "--minutes with resume")
@@ -454,7 +458,7 @@ def runs(options: argparse.Namespace) -> int:
         raise InvalidSetting("run", options.run_id or "none", "an ID with every action but list")
     if not options.runs.is_dir():
         raise InvalidSetting("runs", str(options.runs), "a folder of runs")
-    manager = JobManager(options.runs, device=str(choose_device(options.device)))
+    manager = JobManager(options.runs, device=device)
     longer = {"minutes": options.minutes} if options.minutes is not None else None
     if options.action == "resume":
         manager.resume(options.run_id, longer=longer)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from textgen.jobs.estimate import RunEstimate
 from textgen.jobs.run_view import RunView
 from textgen.progress import Progress
 from textgen.text.importing import ImportedText
@@ -25,6 +24,7 @@ from textgen.training.memorization import Memorization
 from textgen.training.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
+    from textgen.jobs.estimate import RunEstimate
     from textgen.shelf import ShelfModel
 
 _PLAIN_SECONDS = 10.0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from textgen.training.evaluation import Evaluation
 from textgen.training.memorization import Memorization
+
+if TYPE_CHECKING:
+    from textgen.training.evaluation import Evaluation
 
 
 class Samples(NamedTuple):
