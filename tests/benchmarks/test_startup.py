@@ -15,6 +15,7 @@ def test_its_last_line_holds_the_figures(capsys: pytest.CaptureFixture[str]) -> 
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert 0 < figures["first_token_ms"] <= figures["first_token_ms_worst"]
     assert figures["import_torch_seconds"] > 0
+    assert figures["first_page_seconds"] < figures["first_text_seconds"]
     assert 0 < figures["first_page_seconds"] == figures["first_page_seconds_of_rounds"][0]
 
 
