@@ -7,18 +7,21 @@ import os
 import sys
 from pathlib import Path
 
-from textgen.api.routes import api_for
-from textgen.limits import limits_from
-from textgen.ui.server import (
-    can_show_a_browser,
-    default_folders,
-    host_from,
-    keeps_runs,
-    people_from,
-    root_path_from,
-    serve_forever,
-    training_folder,
-)
+from textgen.imports import quick_imports
+
+with quick_imports():
+    from textgen.api.routes import api_for
+    from textgen.limits import limits_from
+    from textgen.ui.server import (
+        can_show_a_browser,
+        default_folders,
+        host_from,
+        keeps_runs,
+        people_from,
+        root_path_from,
+        serve_forever,
+        training_folder,
+    )
 
 if __name__ == "__main__":
     options = "`textgen serve --help` has options; the README names the environment variables."

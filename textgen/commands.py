@@ -476,10 +476,13 @@ def runs(options: argparse.Namespace) -> int:
 
 def serve(options: argparse.Namespace) -> NoReturn:
     """`textgen serve`: the app, until Ctrl-C or SIGTERM."""
-    from textgen.api.routes import api_for
-    from textgen.jobs.torchrun import Torchrun
-    from textgen.limits import limits_from
-    from textgen.ui.server import keeps_runs, people_from, root_path_from, serve_forever, training_folder
+    from textgen.imports import quick_imports
+
+    with quick_imports():
+        from textgen.api.routes import api_for
+        from textgen.jobs.torchrun import Torchrun
+        from textgen.limits import limits_from
+        from textgen.ui.server import keeps_runs, people_from, root_path_from, serve_forever, training_folder
 
     Torchrun(nproc_per_node=1 if options.nproc_per_node is None else options.nproc_per_node).check()
     if not 1 <= options.port <= 65_535:
