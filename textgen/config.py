@@ -128,6 +128,9 @@ class TrainingSettings(DropoutSettings, TrainingBudget):
     self_teaching: float = Field(
         0.0, ge=0, lt=1, description="last share of the budget in which the model is its own teacher, as it was by then"
     )
+    self_teaching_passes: float = Field(
+        4.0, ge=0, le=100_000, description="its own teacher only once the text has been read so many times"
+    )
 
 
 class AdaptationSettings(Settings):

@@ -229,7 +229,7 @@ def test_a_batch_read_in_parts_or_by_two_processes_gives_the_same(
     assert 0 < largest_difference(whole, parts) < 1e-4
 
 
-SELF = {"self_teaching": 0.5, "written_rows": 3}
+SELF = {"self_teaching": 0.5, "self_teaching_passes": 0.0, "written_rows": 3}
 
 
 @pytest.mark.parametrize("interrupted", [3, 8])
@@ -270,6 +270,17 @@ def test_it_is_taught_by_its_average_of_when_that_began(make_trainer: MakeTraine
     batches.go_back(mark)
     counted = torch.from_numpy(batch.targets != StreamBatches.IGNORE)
     torch.testing.assert_close(batch.wanted[counted], said([plain.average], [batch])[counted], rtol=1e-4, atol=1e-6)
+
+
+def test_it_does_not_teach_itself_before_it_has_read_the_text_often_enough(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(**{**SELF, "steps": 40, "self_teaching": 0.9, "self_teaching_passes": 1.0})
+    per_pass = trainer.batches.windows_per_epoch
+    assert 0.1 * 40 < per_pass < 40
+    for _ in range(per_pass):
+        trainer.train_step()
+    assert isinstance(trainer.batches, StreamBatches)
+    trainer.train_step()
+    assert isinstance(trainer.batches, TaughtBatches)
 
 
 def test_who_is_trained_longer_has_more_to_learn_from_the_text_first(make_trainer: MakeTrainer) -> None:

@@ -59,9 +59,10 @@ class Trainer:
     evaluates and samples, its clock is everyone's, and all are stopped when one is. What is saved is the same on all of
     them, and may be restored by any other number.
 
-    In the last `self_teaching` of the budget the averaged weights as they were at its beginning teach the model, as
-    other teachers do (see `TaughtBatches`; Furlanello et al. 2018, https://arxiv.org/abs/1805.04770): what they write
-    has no end, and keeps a model that has read its text often from learning that by heart.
+    In the last `self_teaching` of the budget, once the text has been read `self_teaching_passes` times, the averaged
+    weights as they were when that began teach the model, as other teachers do (see `TaughtBatches`; Furlanello et al.
+    2018, https://arxiv.org/abs/1805.04770): what they write has no end, and keeps a model that has read its text often
+    from learning that by heart.
     """
 
     def __init__(
@@ -295,7 +296,7 @@ class Trainer:
         settings = self._settings
         rate = settings.learning_rate * learning_rate_factor(self.progress, settings.warmup, settings.schedule)
         set_learning_rate(self._optimizer, rate)
-        if self._may_teach_itself and self.progress >= 1.0 - settings.self_teaching:
+        if self._may_teach_itself and self._has_read_enough():
             self._teach_itself(copy.deepcopy(self.average))
         loss = self._gradients.add()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
@@ -315,6 +316,10 @@ class Trainer:
     @property
     def _may_teach_itself(self) -> bool:
         return self._settings.self_teaching > 0 and isinstance(self._batches, StreamBatches)
+
+    def _has_read_enough(self) -> bool:
+        settings = self._settings
+        return self.progress >= 1.0 - settings.self_teaching and self.epoch() >= settings.self_teaching_passes
 
     def _teach_itself(self, teacher: LanguageModel) -> None:
         assert isinstance(self._batches, StreamBatches)
