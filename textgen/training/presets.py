@@ -18,6 +18,7 @@ PresetName = Literal["quick", "balanced", "thorough"]
 _CHARACTERS_PER_MINUTE = 400_000
 
 _LIGHT = {"embedding_dropout": 0.0, "input_dropout": 0.05, "output_dropout": 0.1}
+_QUICK = {"embedding_dropout": 0.0, "input_dropout": 0.1, "output_dropout": 0.2, "weight_dropout": 0.05}
 _MEDIUM = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.35, "weight_dropout": 0.1}
 _STRONG = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.4, "weight_dropout": 0.3}
 
@@ -87,7 +88,9 @@ def preset_settings(
     else:
         # What overfits is the number of passes over the text: small texts are read often, large ones hardly once.
         level = ["quick", "balanced", "thorough"].index(name) + (1 if small else -1 if large else 0)
-        chosen |= [_LIGHT, _MEDIUM, _STRONG, _STRONG][max(0, level)]
+        chosen |= [_LIGHT, _QUICK, _MEDIUM, _STRONG, _STRONG][level + 1]
+        # Where the text is read often by then, what the model itself writes keeps it from learning that by heart.
+        chosen |= {"self_teaching": 0.5, "written_rows": 24}
     return {"text": {"vocab_size": vocab_size}, "model": dict(model), "training": chosen}
 
 
