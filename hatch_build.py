@@ -12,5 +12,5 @@ class SpaceFiles(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version != "editable":
-            names = ("app.py", "requirements.txt")
+            names = ("app.py", "requirements.txt", "LICENSE")
             build_data["force_include"].update({name: f"textgen/space/{name}" for name in names})

@@ -126,10 +126,10 @@ class TrainingSettings(DropoutSettings, TrainingBudget):
         16, ge=0, le=65_536, description="with teachers: streams that they write, trained on beside those of the text"
     )
     self_teaching: float = Field(
-        0.0, ge=0, lt=1, description="last share of the budget in which the model is its own teacher, as it was by then"
-    )
-    self_teaching_passes: float = Field(
-        4.0, ge=0, le=100_000, description="its own teacher only once the text has been read so many times"
+        0.0,
+        ge=0,
+        le=100_000,
+        description="after so many passes over the text the model teaches itself, too, as it was by then; 0: never",
     )
 
 

@@ -21,7 +21,6 @@ from textgen.text.corpus import StreamBatches
 from textgen.text.tokenizer import BOS_ID, EOS_ID
 from textgen.training.distillation import TaughtBatch, TaughtBatches
 from textgen.training.distributed import Ranks
-from textgen.training.events import BatchSplitEvent
 from textgen.training.snapshot import TrainingSnapshot
 from textgen.training.trainer import Trainer
 
@@ -229,10 +228,10 @@ def test_a_batch_read_in_parts_or_by_two_processes_gives_the_same(
     assert 0 < largest_difference(whole, parts) < 1e-4
 
 
-SELF = {"self_teaching": 0.5, "self_teaching_passes": 0.0, "written_rows": 3}
+SELF = {"steps": 40, "self_teaching": 1.0, "written_rows": 3}
 
 
-@pytest.mark.parametrize("interrupted", [3, 8])
+@pytest.mark.parametrize("interrupted", [5, 30])
 def test_a_run_that_teaches_itself_is_resumed_with_the_same_bits(
     interrupted: int, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
@@ -245,17 +244,17 @@ def test_a_run_that_teaches_itself_is_resumed_with_the_same_bits(
     with torch.no_grad():
         second.model.embedding.zero_()
     second.restore(first.average.state_dict(), TrainingSnapshot.load(tmp_path))
-    assert isinstance(second.batches, TaughtBatches) == (interrupted > 6)
+    assert isinstance(second.batches, TaughtBatches) == (interrupted > whole.batches.windows_per_epoch)
     list(second.events())
-    assert second.step == whole.step == 12
+    assert second.step == whole.step == 40
     for found, expected in zip(second.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(found, expected)
 
 
 def test_it_is_taught_by_its_average_of_when_that_began(make_trainer: MakeTrainer) -> None:
-    trainer, plain = make_trainer(**SELF, teacher_share=1.0), make_trainer()
+    trainer, plain = make_trainer(**SELF, teacher_share=1.0), make_trainer(steps=40)
     for each in (trainer, plain):
-        for _ in range(6):
+        for _ in range(each.batches.windows_per_epoch):
             each.train_step()
     assert isinstance(trainer.batches, StreamBatches)
     pairs = zip(trainer.model.parameters(), plain.model.parameters(), strict=True)
@@ -263,37 +262,29 @@ def test_it_is_taught_by_its_average_of_when_that_began(make_trainer: MakeTraine
     trainer.train_step()
     batches = trainer.batches
     assert isinstance(batches, TaughtBatches)
-    assert (batches.batch_size, trainer.tokens_per_step()) == (4 + 3, (4 + 3) * 10)
+    assert (batches.batch_size, trainer.tokens_per_step()) == (4 + 3, (4 + 3) * batches.window)
     mark = batches.mark()
-    batches.position = (1, 0)
+    batches.position = (2, 0)
     batch = batches.next()
     batches.go_back(mark)
     counted = torch.from_numpy(batch.targets != StreamBatches.IGNORE)
     torch.testing.assert_close(batch.wanted[counted], said([plain.average], [batch])[counted], rtol=1e-4, atol=1e-6)
 
 
-def test_it_does_not_teach_itself_before_it_has_read_the_text_often_enough(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(**{**SELF, "steps": 40, "self_teaching": 0.9, "self_teaching_passes": 1.0})
-    per_pass = trainer.batches.windows_per_epoch
-    assert 0.1 * 40 < per_pass < 40
-    for _ in range(per_pass):
-        trainer.train_step()
-    assert isinstance(trainer.batches, StreamBatches)
-    trainer.train_step()
-    assert isinstance(trainer.batches, TaughtBatches)
+def test_who_is_trained_longer_has_a_better_teacher(make_trainer: MakeTrainer) -> None:
+    def teacher_of(trainer: Trainer) -> dict[str, Tensor]:
+        tensors = trainer.snapshot().group("self_teacher", torch.device("cpu"))
+        assert tensors
+        return tensors
 
-
-def test_who_is_trained_longer_has_more_to_learn_from_the_text_first(make_trainer: MakeTrainer) -> None:
     first, longer = make_trainer(**SELF), make_trainer(**SELF)
     list(first.events())
     longer.restore(first.average.state_dict(), first.snapshot())
     longer.extend(TrainingBudget(steps=10))
-    longer.train_step()
-    assert isinstance(longer.batches, StreamBatches)
-    events = list(longer.events())
-    assert isinstance(longer.batches, TaughtBatches)
-    assert longer.step == 22
-    assert not [event for event in events if isinstance(event, BatchSplitEvent)]
+    list(longer.events())
+    assert longer.step == 50
+    assert not torch.equal(teacher_of(first)["embedding"], first.average.embedding)
+    assert torch.equal(teacher_of(longer)["embedding"], first.average.embedding)
 
 
 def test_two_processes_that_teach_themselves_give_what_one_does(make_trainer: MakeTrainer) -> None:
@@ -307,4 +298,4 @@ def test_two_processes_that_teach_themselves_give_what_one_does(make_trainer: Ma
 
     for weights in run_ranks(2, work):
         for found, expected in zip(weights, one.model.parameters(), strict=True):
-            assert found == pytest.approx(expected.flatten().tolist(), abs=2e-4)
+            assert found == pytest.approx(expected.flatten().tolist(), abs=5e-4)

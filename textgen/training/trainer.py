@@ -59,10 +59,9 @@ class Trainer:
     evaluates and samples, its clock is everyone's, and all are stopped when one is. What is saved is the same on all of
     them, and may be restored by any other number.
 
-    In the last `self_teaching` of the budget, once the text has been read `self_teaching_passes` times, the averaged
-    weights as they were when that began teach the model, as other teachers do (see `TaughtBatches`; Furlanello et al.
-    2018, https://arxiv.org/abs/1805.04770): what they write has no end, and keeps a model that has read its text often
-    from learning that by heart.
+    After `self_teaching` passes over the text the averaged weights as they are then teach the model, as other teachers
+    do (see `TaughtBatches`; Furlanello et al. 2018, https://arxiv.org/abs/1805.04770): what they write has no end, and
+    keeps a model that has read its text often from learning that by heart.
     """
 
     def __init__(
@@ -151,7 +150,7 @@ class Trainer:
         patience anew.
         """
         if self._self_teacher is not None:
-            # It has more to learn from the text first.
+            # Another teacher follows, which knows more.
             self._self_teacher, self._batches = None, self._texts
             self._gradients.take_batches(self._batches)
         steps_per_epoch = self._batches.windows_per_epoch / self._settings.accumulation
@@ -296,7 +295,7 @@ class Trainer:
         settings = self._settings
         rate = settings.learning_rate * learning_rate_factor(self.progress, settings.warmup, settings.schedule)
         set_learning_rate(self._optimizer, rate)
-        if self._may_teach_itself and self._has_read_enough():
+        if self._may_teach_itself and self.epoch() >= settings.self_teaching:
             self._teach_itself(copy.deepcopy(self.average))
         loss = self._gradients.add()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
@@ -316,10 +315,6 @@ class Trainer:
     @property
     def _may_teach_itself(self) -> bool:
         return self._settings.self_teaching > 0 and isinstance(self._batches, StreamBatches)
-
-    def _has_read_enough(self) -> bool:
-        settings = self._settings
-        return self.progress >= 1.0 - settings.self_teaching and self.epoch() >= settings.self_teaching_passes
 
     def _teach_itself(self, teacher: LanguageModel) -> None:
         assert isinstance(self._batches, StreamBatches)
