@@ -5,6 +5,7 @@ torch is imported when it is needed: whoever starts such a run need not have it.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -60,11 +61,21 @@ def look_ahead(run: TrainingRun) -> None:
         raise NoRoom(estimate.free_bytes, estimate.training.disk_bytes)
 
 
-def carry_out(run: TrainingRun, ask: Callable[[RunState], None], *, max_minutes: float) -> None:
-    """Trains, and lets `ask` end the run that has taken `max_minutes`, over all interruptions."""
+def carry_out(
+    run: TrainingRun,
+    ask: Callable[[RunState], None],
+    *,
+    max_minutes: float,
+    most_seconds: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Trains, and lets `ask` end the run that has taken `max_minutes`, over all interruptions.
+
+    After `most_seconds`, and a step, it is only to wait for its next turn.
+    """
     from textgen.training.events import EvaluationEvent, StartEvent, StepEvent
 
-    folder, too_long = run.folder, False
+    folder, too_long, until = run.folder, False, clock() + most_seconds
     for event in run.events():
         if isinstance(event, StartEvent):
             log(f"training {event.parameters:,} parameters on {event.device} from step {event.step}")
@@ -74,6 +85,8 @@ def carry_out(run: TrainingRun, ask: Callable[[RunState], None], *, max_minutes:
             # At the end of its budget it ends by itself, after the evaluation that is still due.
             too_long = True
             ask("stopped")
+        elif isinstance(event, StepEvent) and clock() >= until:
+            ask("queued")
     status = folder.read_status()
     if too_long and status is not None and status.state == "stopped":
         folder.write_status("stopped", **{**status.details, "most_minutes": max_minutes})
