@@ -164,6 +164,7 @@ class TestTraining:
         assert (told["state"], told["progress"]) == ("finished", 1.0)
         loans = space.lender.loans()[before:]
         assert len(loans) >= 3
+        assert {query["token"] for path, query in space.lender.asked if path == "/schedule"} == {"a.b.c"}
         assert set(loans) == {21}
         folder = space.folder / "runs" / run_id
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_bytes().splitlines()]

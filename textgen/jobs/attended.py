@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class AttendedTraining:
         self._train_slice = train_slice
         self._wait = wait
 
-    def follow(self, run_id: str, person: Person) -> Iterator[RunView]:
+    def follow(self, run_id: str, person: Person) -> Generator[RunView, None, None]:
         """Trains a run that waits, up to its end; each view that is given is of a run that is saved.
 
         Whoever stops asking for more leaves it paused, and so does an error of `train_slice`, which is raised. A run
@@ -41,7 +41,9 @@ class AttendedTraining:
             yield from self._prepare(run_id, person)
             while (view := self._jobs.view(run_id, person)).state == "queued":
                 yield view
-                self._train_slice(self._jobs.root, run_id, self._jobs.limits)
+                # Meanwhile somebody may have paused it.
+                if self._jobs.view(run_id, person).state == "queued":
+                    self._train_slice(self._jobs.root, run_id, self._jobs.limits)
             yield view
         except TextgenError:
             # Somebody may have discarded it, which ends its slice.

@@ -81,12 +81,13 @@ def carry_out(
             log(f"training {event.parameters:,} parameters on {event.device} from step {event.step}")
         elif isinstance(event, EvaluationEvent):
             log(f"step {event.step}: held-out {event.evaluation.nats_per_char:.4f} nats per character")
-        elif isinstance(event, StepEvent) and event.elapsed_seconds >= 60.0 * max_minutes and event.progress < 1.0:
+        elif isinstance(event, StepEvent) and event.progress < 1.0:
             # At the end of its budget it ends by itself, after the evaluation that is still due.
-            too_long = True
-            ask("stopped")
-        elif isinstance(event, StepEvent) and clock() >= until:
-            ask("queued")
+            if event.elapsed_seconds >= 60.0 * max_minutes:
+                too_long = True
+                ask("stopped")
+            elif clock() >= until:
+                ask("queued")
     status = folder.read_status()
     if too_long and status is not None and status.state == "stopped":
         folder.write_status("stopped", **{**status.details, "most_minutes": max_minutes})

@@ -106,7 +106,7 @@ class _LentWriting:
     Where no GPU is lent at all, it is what `here` gives.
     """
 
-    def __init__(self, lent: Callable[[Path], Generator[_Told]], here: Callable[[], Writing]) -> None:
+    def __init__(self, lent: Callable[[Path], Generator[_Told, None, None]], here: Callable[[], Writing]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="textgen-")
         self._stop = Path(self._folder.name) / "stop"
         self._told = lent(self._stop)
