@@ -1,21 +1,10 @@
-"""`app.py` as a Space on ZeroGPU runs it: the real package `spaces` forks the processes, a lender stands in for Hugging
-Face's scheduler, and PyTorch without CUDA for one that has it (tests/cuda_stand_in.py). All writing and training is on
-the processor, in the processes in which the GPU would be.
-"""
+"""Writing and training on ZeroGPU by Gradio's endpoints; of the page itself see tests/browser/test_zero_gpu.py."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,69 +14,22 @@ from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 
 from tests.grammar import make_text
-from tests.ui.lender import Lender, lending
+from tests.zero_gpu_space import DEADLINE_SECONDS, Space, zero_gpu_space
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-DEADLINE_SECONDS = 240.0
-START = "import tests.cuda_stand_in, runpy; runpy.run_path('app.py', run_name='__main__')"
 # Its parts need not say anything: then it is a token of nobody known, which has a quota all the same.
 TOKEN = {"X-IP-Token": "a.b.c"}
 
 
-@dataclass
-class Space:
-    """A running Space, its process, and whom it asks for a GPU."""
-
-    address: str
-    folder: Path
-    process: subprocess.Popen[bytes]
-    lender: Lender
-
-    def client(self) -> Client:
-        return Client(self.address, headers=TOKEN, verbose=False, analytics_enabled=False)
-
-
 @pytest.fixture(scope="module")
 def space(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
-    folder = tmp_path_factory.mktemp("space")
-    shutil.copy(ROOT / "app.py", folder)
-    shutil.copytree(trained_run / "checkpoints" / "best", folder / "checkpoints" / "tiny")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with lending() as lender, (folder / "log.txt").open("wb") as log:
-        zero = {"SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": lender.address}
-        own = {"GRADIO_SERVER_PORT": str(port), "PYTHONPATH": str(ROOT), "TEXTGEN_TRAINING_SLICE_SECONDS": "1"}
-        environment = {**os.environ, **zero, **own, "HOME": str(folder), "NUMBA_DISABLE_JIT": "1"}
-        command = [sys.executable, "-c", START]
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_for(lambda: answers(f"{address}/"), process, folder)
-            yield Space(address, folder, process, lender)
-        finally:
-            process.terminate()
-            process.wait(60)
-    told = (folder / "log.txt").read_text()
-    assert "Traceback" not in told, told
+    with zero_gpu_space(tmp_path_factory.mktemp("space"), trained_run) as space:
+        yield space
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert process.poll() is None, (folder / "log.txt").read_text()
-        assert time.monotonic() < deadline, (folder / "log.txt").read_text()
-        time.sleep(0.1)
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=30) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+def client_of(space: Space) -> Client:
+    return Client(space.address, headers=TOKEN, verbose=False, analytics_enabled=False)
 
 
 def complete(space: Space, prompt: str, **settings: Any) -> str:
@@ -106,7 +48,7 @@ def train(client: Client, minutes: float) -> Job:
 
 class TestWriting:
     def test_is_done_where_the_gpu_is(self, space: Space) -> None:
-        client, before = space.client(), len(space.lender.asked)
+        client, before = client_of(space), len(space.lender.asked)
         text = write(client, seed=7, max_new_tokens=40, temperature=1.0)
         assert text
         assert write(client, seed=7, max_new_tokens=40, temperature=1.0) == text
@@ -116,35 +58,35 @@ class TestWriting:
         (pid,) = [int(query["pid"]) for path, query in asked if path == "/allow"]
         assert pid != space.process.pid
         assert {query["token"] for path, query in asked if path == "/schedule"} == {"a.b.c"}
-        wait_for(lambda: space.lender.count("/release") == space.lender.count("/schedule"), space.process, space.folder)
+        space.wait_for(lambda: space.lender.count("/release") == space.lender.count("/schedule"))
 
     def test_longer_texts_ask_for_more_time(self, space: Space) -> None:
-        client, before = space.client(), len(space.lender.loans())
+        client, before = client_of(space), len(space.lender.loans())
         for most in (40, 2_000):
             write(client, max_new_tokens=most, stop=["."])
         short, long = space.lender.loans()[before:]
         assert 10 <= short < long <= 120
 
     def test_comes_piece_by_piece_and_can_be_cancelled(self, space: Space) -> None:
-        client = space.client()
+        client = client_of(space)
         job = client.submit("Mira ", model="tiny", max_new_tokens=4_000, api_name="/generate")
-        wait_for(lambda: len(set(job.outputs())) > 2, space.process, space.folder)
+        space.wait_for(lambda: len(set(job.outputs())) > 2)
         job.cancel()
-        wait_for(lambda: space.lender.count("/release") == space.lender.count("/schedule"), space.process, space.folder)
+        space.wait_for(lambda: space.lender.count("/release") == space.lender.count("/schedule"))
         assert len(write(client, max_new_tokens=5)) > 0
 
     def test_what_is_wrong_is_told_in_a_sentence(self, space: Space) -> None:
         with pytest.raises(AppError, match="max_new_tokens: 99999 was given; allowed: at most"):
-            write(space.client(), max_new_tokens=99_999)
+            write(client_of(space), max_new_tokens=99_999)
 
     def test_other_programs_are_served_by_the_processor(self, space: Space) -> None:
         before = len(space.lender.asked)
         assert complete(space, "Mira ", max_tokens=8, seed=1)
-        assert space.client().predict("Mira ", model="tiny", api_name="/score")["tokens"]
+        assert client_of(space).predict("Mira ", model="tiny", api_name="/score")["tokens"]
         assert len(space.lender.asked) == before
 
     def test_goes_on_without_a_gpu(self, space: Space) -> None:
-        client, before = space.client(), space.lender.count("/allow")
+        client, before = client_of(space), space.lender.count("/allow")
         asked: dict[str, Any] = {"seed": 3, "max_new_tokens": 20}
         text = write(client, **asked)
         space.lender.left, left = 0, space.lender.left
@@ -158,7 +100,7 @@ class TestWriting:
 
 class TestTraining:
     def test_goes_from_slice_to_slice(self, space: Space) -> None:
-        client, before = space.client(), len(space.lender.loans())
+        client, before = client_of(space), len(space.lender.loans())
         run_id = train(client, minutes=0.07).result(DEADLINE_SECONDS)
         told = client.predict(run_id, api_name="/run")
         assert (told["state"], told["progress"]) == ("finished", 1.0)
@@ -175,7 +117,7 @@ class TestTraining:
         assert write(client, model=run_id, max_new_tokens=10)
 
     def test_ends_with_the_quota_and_is_taken_up_again(self, space: Space) -> None:
-        client = space.client()
+        client = client_of(space)
         space.lender.left, left = 1, space.lender.left
         job = train(client, minutes=0.07)
         try:
@@ -192,20 +134,20 @@ class TestTraining:
         assert resumed[0]["step"] > told["step"]
 
     def test_is_paused_by_its_person_and_by_who_leaves(self, space: Space) -> None:
-        client = space.client()
+        client = client_of(space)
         job = train(client, minutes=5)
-        wait_for(lambda: bool(job.outputs()), space.process, space.folder)
+        space.wait_for(lambda: bool(job.outputs()))
         run_id = job.outputs()[-1]
 
         def state() -> str:
             return str(client.predict(run_id, api_name="/run")["state"])
 
-        wait_for(lambda: state() == "running", space.process, space.folder)
+        space.wait_for(lambda: state() == "running")
         client.predict(run_id, "pause", api_name="/change_run")
         assert job.result(DEADLINE_SECONDS) == run_id
         assert state() == "paused"
         job = client.submit(run_id, "resume", api_name="/change_run")
-        wait_for(lambda: state() == "running", space.process, space.folder)
+        space.wait_for(lambda: state() == "running")
         job.cancel()
-        wait_for(lambda: state() == "paused", space.process, space.folder)
+        space.wait_for(lambda: state() == "paused")
         client.predict(run_id, "discard", api_name="/change_run")
