@@ -112,7 +112,8 @@ class TestTraining:
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_bytes().splitlines()]
         steps = [line["step"] for line in lines if line["kind"] == "step"]
         assert steps == sorted(set(steps))
-        assert len(steps) >= len(loans)
+        # In the last one there may be time for no more than the last evaluation.
+        assert len(steps) >= len(loans) - 1
         assert (folder / "log.txt").read_text().count("queued at step") == len(loans) - 1
         assert write(client, model=run_id, max_new_tokens=10)
 
