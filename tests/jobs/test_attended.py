@@ -127,6 +127,15 @@ def test_a_run_that_cannot_begin_says_why(
     assert "missing.txt" in last.status.details["error"]
 
 
+def test_a_run_that_nobody_can_take_is_not_asked_for_again_and_again(manager: JobManager, quick: RunSettings) -> None:
+    run_id = manager.submit(quick)
+    asked: list[str] = []
+    training = AttendedTraining(manager, lambda runs, run_id, limits: asked.append(run_id))
+    assert [view.state for view in follow(training, run_id)][-1] == "queued"
+    assert asked == [run_id]
+    assert manager.view(run_id).state == "paused"
+
+
 def test_another_persons_is_not_to_be_had(manager: JobManager, training: AttendedTraining, quick: RunSettings) -> None:
     run_id = manager.submit(quick, person=Person("ann"))
     with pytest.raises(LookupError):

@@ -92,19 +92,19 @@ def test_only_the_holder_of_a_claim_begins_renews_and_ends(store: QueueStore, cl
 
 
 def test_one_run_can_be_claimed_out_of_turn_and_put_back(store: QueueStore) -> None:
-    add(store, "a", "b", minutes=3, longer={"minutes": 1})
+    add(store, "a", "b", minutes=3)
     claimed = store.claim_run("b")
     assert claimed is not None
     assert (claimed.state, claimed.attempts) == ("starting", 1)
     assert store.claim_run("b") is None
     assert store.claim_run("nobody") is None
-    assert not store.put_back("b", "somebody else's")
+    assert not store.put_back("b", "somebody else's", {})
     assert store.confirm("b", str(claimed.claim), ME) is not None
-    assert store.put_back("b", str(claimed.claim))
+    assert store.put_back("b", str(claimed.claim), {"minutes": 4})
     back = store.entry("b")
     assert back is not None
     assert (back.state, back.attempts, back.claim, back.process) == ("waiting", 0, None, None)
-    assert back.task == {"minutes": 3}
+    assert back.task == {"minutes": 4}
     assert order(store) == ["a", "b"]
 
 

@@ -39,7 +39,10 @@ class AttendedTraining:
             return
         try:
             yield from self._prepare(run_id, person)
-            while (view := self._jobs.view(run_id, person)).state == "queued":
+            before = None
+            # A slice that says nothing has not found it in the queue, and no other would.
+            while (view := self._jobs.view(run_id, person)).state == "queued" and view.status != before:
+                before = view.status
                 yield view
                 # Meanwhile somebody may have paused it.
                 if self._jobs.view(run_id, person).state == "queued":

@@ -11,7 +11,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,20 +142,15 @@ class QueueStore:
         with self._transaction() as database:
             return database.execute("DELETE FROM queue WHERE run_id = ? AND claim = ?", (run_id, claim)).rowcount > 0
 
-    def put_back(self, run_id: str, claim: str) -> bool:
-        """The run waits again, to go on with what it was doing; False when the claim was somebody else's."""
+    def put_back(self, run_id: str, claim: str, task: Mapping[str, Any]) -> bool:
+        """The run waits again, for a worker that is to do `task`; False when the claim was somebody else's."""
         with self._transaction() as database:
-            row = database.execute("SELECT task FROM queue WHERE run_id = ? AND claim = ?", (run_id, claim)).fetchone()
-            if row is None:
-                return False
-            # That it is to train longer stands in its folder by now.
-            task = {name: value for name, value in json.loads(row[0]).items() if name != "longer"}
-            database.execute(
+            changed = database.execute(
                 "UPDATE queue SET state = 'waiting', attempts = 0, claim = NULL, lease_until = NULL, process = NULL,"
-                " task = ? WHERE run_id = ?",
-                (json.dumps(task), run_id),
+                " task = ? WHERE run_id = ? AND claim = ?",
+                (json.dumps(dict(task)), run_id, claim),
             )
-            return True
+            return changed.rowcount > 0
 
     def give_up_start(self, run_id: str, claim: str) -> Literal["again", "failed", "gone"]:
         """A worker could not be started, or died before it did anything: the run waits again.

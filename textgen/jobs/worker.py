@@ -150,10 +150,14 @@ def train_slice(runs: Path, run_id: str, limits: Limits) -> None:
 
 def _leave(folder: RunFolder, store: QueueStore, entry: QueueEntry) -> None:
     status = folder.read_status()
-    leave = store.put_back if status is not None and status.state == "queued" else store.release
     # On a full disk the row stays; whoever looks after the queue next sees that this process has ended.
     with suppress(CannotWrite):
-        leave(entry.run_id, str(entry.claim))
+        if status is None or status.state != "queued":
+            store.release(entry.run_id, str(entry.claim))
+            return
+        # It trains longer already, if it was to; whoever has asked for more meanwhile has said so in its status.
+        kept = {name: value for name, value in entry.task.items() if name != "longer"}
+        store.put_back(entry.run_id, str(entry.claim), {**kept, **(status.details.get("task") or {})})
 
 
 def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits, work: _Work) -> int:
