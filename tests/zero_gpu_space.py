@@ -24,6 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+import psutil
+
 DEADLINE_SECONDS = 240.0
 
 _ROOT = Path(__file__).parents[1]
@@ -101,8 +103,10 @@ def zero_gpu_space(folder: Path, trained_run: Path) -> Iterator[Space]:
             space.wait_for(space.answers)
             yield space
         finally:
+            forks = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
             process.wait(60)
+    assert not psutil.wait_procs(forks, DEADLINE_SECONDS)[1]
     assert "Traceback" not in space.told(), space.told()
 
 
