@@ -74,6 +74,10 @@ class ZeroGpuStudio(Studio):
         self._make = partial(Studio, folders, cache_folder=cache_folder, limits=limits)
         self._there: Studio | None = None
         self._lent = _lent(self._write, _writing_seconds)
+        # A fork made while a thread here imports torch, say, would wait for that import for ever: so that comes first.
+        for info in self.models()[:1]:
+            with suppress(TextgenError):
+                self.borrow(info.name).release()
 
     def writer_name(self, _model: LoadedModel) -> str:
         return "ZeroGPU"
