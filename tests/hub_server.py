@@ -53,6 +53,8 @@ _HARDWARE: dict[str, tuple[float, dict[str, str] | None]] = {
     "cpu-upgrade": (0.0005, None),
     "t4-small": (0.00667, _GPU),
 }
+# For Spaces only: nobody rents it by the minute.
+_ZERO_GPU = "zero-a10g"
 
 
 class Job:
@@ -305,7 +307,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _request_hardware(self, name: str) -> None:
         flavor = json.loads(self._body)["flavor"]
-        if flavor not in _HARDWARE:
+        if flavor not in {*_HARDWARE, _ZERO_GPU}:
             raise _Refusal(400, message=f"{flavor} is no hardware")
         self._space(name).hardware = flavor
         self._answer({"stage": "BUILDING", "hardware": {"current": None, "requested": flavor}, "gcTimeout": None})

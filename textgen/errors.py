@@ -453,6 +453,16 @@ class HubRefused(TextgenError, RuntimeError):
         super().__init__(repo=repo, host=host, reason=reason)
 
 
+class GpuRefused(TextgenError, RuntimeError):
+    """A GPU that is lent by the call and was not, or was taken back; the `reason` is the lender's."""
+
+    code = "gpu_refused"
+    template = "No GPU is lent: {reason}."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason=reason.strip().rstrip("."))
+
+
 class JobFailed(TextgenError, RuntimeError):
     """A job on rented hardware that did not end well; `stage` is the last that the Hub names."""
 

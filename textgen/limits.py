@@ -44,6 +44,8 @@ class Limits:
     max_start_attempts: int = 3
     lease_seconds: float = 60.0
     heartbeat_seconds: float = 300.0
+    # Where a GPU is lent by the call: how long one call trains.
+    training_slice_seconds: float = 40.0
     # Uploads become text in a process of its own. Files count after unpacking; sizes are those of what is read.
     max_import_files: int = 1_000
     max_import_member_bytes: int = 200_000_000

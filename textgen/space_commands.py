@@ -36,7 +36,9 @@ def add_deploy_options(parser: argparse.ArgumentParser) -> None:
         "--storage", metavar="USER/BUCKET", help="keep runs in this storage bucket, which is made if need be"
     )
     parser.add_argument(
-        "--hardware", metavar="NAME", help="which machine, like cpu-upgrade; default: the free one. Others cost money"
+        "--hardware",
+        metavar="NAME",
+        help="which machine, like cpu-upgrade, or zero-a10g for a GPU that is lent by the call; default: the free one",
     )
     parser.add_argument(
         "--variable", action="append", default=[], metavar="NAME=VALUE", help="set it there, for everybody's eyes"
@@ -56,7 +58,7 @@ def deploy_space(options: argparse.Namespace, token: str | None) -> int:
     if options.dry_run:
         check_space(options.repo_id, asked)
         with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-            _tell(space_files(Path(folder), options.models), asked)
+            _tell(space_files(Path(folder), options.models, zero_gpu=asked.zero_gpu), asked)
         return 0
     line = StatusLine(sys.stderr)
     address = deploy(options.repo_id, options.models, asked, token=token, progress=line.progress)

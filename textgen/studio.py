@@ -39,6 +39,7 @@ from textgen.text_stream import (
     TextSample,
     TextStream,
     TextToken,
+    Writing,
     scored_text,
 )
 
@@ -73,6 +74,7 @@ __all__ = [
     "TextStream",
     "TextToken",
     "TokenScore",
+    "Writing",
 ]
 
 
@@ -354,9 +356,13 @@ class Studio:
         """The model of that name to look at; to use it, `borrow` it. Raises as `borrow`."""
         return self.borrow(name, person).model
 
+    def writer_name(self, model: LoadedModel) -> str:
+        """For people: what is to run the model when it writes."""
+        return model.engine.backend_name
+
     def generate(
         self, model: str, prompt: str | Sequence[int], settings: GenerationSettings, person: Person = EVERYBODY
-    ) -> TextStream:
+    ) -> Writing:
         """Starts to continue `prompt` with the model of that name, which stays in memory until the stream has ended."""
         lease = self.borrow(model, person)
         try:

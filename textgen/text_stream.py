@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from textgen.engine.requests import (
     BeamsEvent,
@@ -130,6 +131,24 @@ class TextEnd:
 
 
 TextEvent = TextDelta | BeamsUpdate | TextEnd
+
+
+class Writing(Protocol):
+    """A text as it is made, wherever that is: an iterator of events, to be left at the end of a `with`."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def backend_name(self) -> str: ...
+
+    def cancel(self) -> None: ...
+
+    def __enter__(self) -> Writing: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def __iter__(self) -> Iterator[TextEvent]: ...
 
 
 class TextStream:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
 from textgen.errors import InvalidSetting, NoText, NotFound, TextgenError, error_from_dict
 from textgen.hub import pull, push
+from textgen.jobs.attended import AttendedTraining, TrainSlice
 from textgen.jobs.checkpoints import open_checkpoint, open_tokenizer
 from textgen.jobs.manager import JobManager
 from textgen.jobs.model_zip import pack_model, unpack_model
@@ -29,6 +30,7 @@ from textgen.jobs.run_folder import RunFolder, resolve_checkpoint, run_of
 from textgen.jobs.run_history import HistoryReader, RunHistory
 from textgen.jobs.run_view import RunView
 from textgen.jobs.uploads import PASTED, Upload, UploadStore, size_of
+from textgen.jobs.worker import train_slice
 from textgen.limits import Limits
 from textgen.model.checkpoint import is_checkpoint, read_model_settings
 from textgen.progress import Progress, ProgressCallback, ignore_progress
@@ -48,10 +50,12 @@ __all__ = [
     "RunHistory",
     "RunRequest",
     "RunView",
+    "TrainSlice",
     "Upload",
     "Verdict",
     "VocabularyFit",
     "Workshop",
+    "train_slice",
 ]
 
 _ESTIMATE_SECONDS = 300.0
@@ -83,7 +87,8 @@ class RunRequest:
 class Workshop:
     """Uploads and runs in the folder `runs`, trained on `device`, as `JobManager` has it.
 
-    `hub` is the address of another Hub than usual.
+    `hub` is the address of another Hub than usual. With `train_slice` nothing trains a run but whoever follows it by
+    `attend`.
     """
 
     def __init__(
@@ -95,9 +100,12 @@ class Workshop:
         threads: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         hub: str | None = None,
+        train_slice: TrainSlice | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.jobs = JobManager(runs, device=device, limits=self.limits, threads=threads)
+        self.attended = train_slice is not None
+        self.jobs = JobManager(runs, device=device, limits=self.limits, threads=threads, attended=self.attended)
+        self._training = AttendedTraining(self.jobs, train_slice) if train_slice is not None else None
         self.uploads = UploadStore(self.jobs.root, limits=self.limits, kept_elsewhere=self.jobs.person_bytes)
         self.hub = hub
         self._readers: dict[str, HistoryReader] = {}
@@ -167,6 +175,11 @@ class Workshop:
             self.uploads.remove(upload)
         self.forget()
         return run_id
+
+    def attend(self, run_id: str, person: Person) -> Iterator[RunView]:
+        """What training needs of whoever asked for it: nothing, but where it is `attended`, see `AttendedTraining`."""
+        if self._training is not None:
+            yield from self._training.follow(run_id, person)
 
     def estimate(self, upload_id: str, request: RunRequest, person: Person) -> dict[str, Any]:
         """Times some real steps in a process of its own: the figures of `textgen train --estimate --json`."""

@@ -91,6 +91,23 @@ def test_only_the_holder_of_a_claim_begins_renews_and_ends(store: QueueStore, cl
     assert not store.renew("a", claim)
 
 
+def test_one_run_can_be_claimed_out_of_turn_and_put_back(store: QueueStore) -> None:
+    add(store, "a", "b", minutes=3)
+    claimed = store.claim_run("b")
+    assert claimed is not None
+    assert (claimed.state, claimed.attempts) == ("starting", 1)
+    assert store.claim_run("b") is None
+    assert store.claim_run("nobody") is None
+    assert not store.put_back("b", "somebody else's", {})
+    assert store.confirm("b", str(claimed.claim), ME) is not None
+    assert store.put_back("b", str(claimed.claim), {"minutes": 4})
+    back = store.entry("b")
+    assert back is not None
+    assert (back.state, back.attempts, back.claim, back.process) == ("waiting", 0, None, None)
+    assert back.task == {"minutes": 4}
+    assert order(store) == ["a", "b"]
+
+
 def test_a_start_that_comes_to_nothing_is_tried_again_but_not_for_ever(store: QueueStore) -> None:
     add(store, "a", "b")
     for outcome in ("again", "failed"):

@@ -70,7 +70,7 @@ class TestFrontMatter:
         assert f"gradio=={head['sdk_version']}\n" in PINS
         assert {head["colorFrom"], head["colorTo"]} <= COLOURS
         assert head["sdk"] == "gradio"
-        assert re.fullmatch(r"3\.\d+(\.\d+)?", head["python_version"])
+        assert re.fullmatch(r"3\.\d+", head["python_version"])
         assert re.fullmatch(r"\d+[smh]", head["startup_duration_timeout"])
         assert (ROOT / head["app_file"]).is_file()
         assert len(head["short_description"]) <= 60
@@ -157,7 +157,6 @@ class TestOptions:
         ("options", "field"),
         [
             ({"bucket": "runs"}, "storage"),
-            ({"hardware": "zero-a10g"}, "hardware"),
             ({"variables": {"A B": "1"}}, "variable"),
             ({"secrets": {"": "1"}}, "secret"),
             ({"variables": {"A": "1"}, "secrets": {"A": "1"}}, "secret"),
@@ -169,6 +168,16 @@ class TestOptions:
         with pytest.raises(InvalidSetting, match=f"^{field}: "):
             put(hub, model, **options)
         assert hub.asked == []
+
+    def test_zero_gpu_gets_what_runs_there(self, hub: Hub, model: Path) -> None:
+        space = put(hub, model, hardware="zero-a10g")
+        assert space.hardware == "zero-a10g"
+        assert yaml.safe_load(space.files["README.md"].decode().split("---\n")[1])["python_version"] == "3.12.12"
+        installed, usual = space.files["requirements.txt"].decode().splitlines(), PINS.splitlines()
+        assert {line for line in usual if line not in installed} == {"torch>=2.8,<=2.13.0"}
+        torch, spaces = [line for line in installed if line not in usual]
+        assert torch.removeprefix("torch==") in {"2.8.0", "2.9.1", "2.10.0", "2.11.0"}
+        assert spaces in (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
 
     def test_that_the_hub_refuses_are_told(self, hub: Hub, model: Path) -> None:
         with pytest.raises(HubRefused, match="abacus is no hardware"):

@@ -71,6 +71,7 @@ EXAMPLES: list[errors.TextgenError] = [
     errors.HubGated("a/b", "huggingface.co"),
     errors.HubUnreachable("a/b", "huggingface.co", "no route to host"),
     errors.HubRefused("a/b", "huggingface.co", "HTTP 418"),
+    errors.GpuRefused("The quota is used up."),
     errors.JobFailed("ERROR", "exit code 1", "https://huggingface.co/jobs/a/1"),
 ]
 # Keys that are put together of a word and a choice: those of every choice, and no other.

@@ -37,15 +37,17 @@ class SpaceOptions:
     secrets: Mapping[str, str] = field(default_factory=dict)
     bucket: str | None = None
 
+    @property
+    def zero_gpu(self) -> bool:
+        """Whether it has ZeroGPU: a GPU that is lent by the call, for which the program needs other packages."""
+        return self.hardware is not None and self.hardware.startswith("zero-")
+
 
 def check_space(repo_id: str, options: SpaceOptions) -> None:
-    """`InvalidSetting` for what cannot be the name of a Space, a bucket, its hardware, a variable or a secret."""
+    """`InvalidSetting` for what cannot be the name of a Space, a bucket, a variable or a secret."""
     check_repo_id(repo_id)
     if options.bucket is not None:
         check_repo_id(options.bucket, field="storage")
-    # ZeroGPU lends its GPU by the call, which this program does not ask for: it would not start there.
-    if options.hardware is not None and options.hardware.startswith("zero"):
-        raise InvalidSetting("hardware", options.hardware, "hardware that a Space has for itself, like cpu-upgrade")
     for kind, names in (("variable", options.variables), ("secret", options.secrets)):
         for name in names:
             if not _VARIABLE.fullmatch(name):

@@ -34,12 +34,16 @@ class Launcher:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
 
-    def start(self, folder: RunFolder, claim: str) -> None:
-        """Starts the worker of a claimed run; what it writes goes to the run's log. Raises `OSError`."""
+    def start(self, folder: RunFolder, claim: str, *, only_prepare: bool = False) -> None:
+        """Starts the worker of a claimed run; what it writes goes to the run's log. Raises `OSError`.
+
+        With `only_prepare` it reads the text and trains nothing.
+        """
         root = folder.path.parent
         command = [sys.executable, "-m", _WORKER]
         command += ["--runs", str(root), "--run", folder.path.name, "--claim", claim]
         command += ["--limits", self._limits.to_json(), "--niceness", str(self._niceness)]
+        command += ["--only-prepare"] if only_prepare else []
         with folder.log.open("ab") as log:
             child = subprocess.Popen(
                 command,

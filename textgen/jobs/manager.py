@@ -40,7 +40,8 @@ class JobManager:
     """The runs in the folder `root`, trained on `device` ("cpu", "cuda:0", …), each with `threads` of the processor.
 
     A function that tells the device is asked when something is to be trained: finding out may take seconds. `niceness`
-    is that of `limits` when it is not given.
+    is that of `limits` when it is not given. Where runs are `attended` no process is started to train them: they wait
+    until somebody does, see `AttendedTraining`.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class JobManager:
         limits: Limits | None = None,
         threads: int | None = None,
         niceness: int | None = None,
+        attended: bool = False,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.root = root.absolute()
         self.limits = limits or Limits()
         self._device = device
+        self._attended = attended
         self._wall_clock = wall_clock
         self.fetched = FetchedModels(self.root, wall_clock=wall_clock)
         self._store = open_queue(self.root, self.limits, wall_clock=wall_clock)
@@ -197,6 +200,8 @@ class JobManager:
         self._launcher.reap(kept={str(entry.claim) for entry in entries if entry.state == "starting"})
         for entry in entries:
             self._look_after(entry)
+        if self._attended:
+            return
         max_running = self.limits.max_runs_training_per_device
         # What waits goes on waiting while a run could not be saved.
         while self._free_bytes() >= self.limits.min_free_disk_bytes and (
@@ -204,13 +209,27 @@ class JobManager:
         ):
             self._start(claimed)
 
+    def prepare(self, run_id: str) -> None:
+        """Lets a process read the text of a run that waits; it then waits again. Nothing happens to any other run."""
+        entry = self._store.claim_run(run_id)
+        if entry is not None:
+            self._start(entry, only_prepare=True)
+
     def recover(self) -> None:
-        """After a crash: queues again what waits by its own account, and deletes what was being discarded."""
+        """After a crash: queues again what waits by its own account, and deletes what was being discarded.
+
+        Where runs are attended nobody is there any more who would train what waits: it is interrupted.
+        """
         queued = {entry.run_id for entry in self._store.entries()}
         for name in self._names():
             folder = self._folder(name)
             status = folder.read_status()
-            if status is not None and status.state == "queued" and name not in queued:
+            if status is None or status.state != "queued":
+                continue
+            if self._attended:
+                self._store.cancel(name)
+                self._leave_queue(folder, status, "interrupted")
+            elif name not in queued:
                 owner = str(folder.read_about().get("owner", ""))
                 self._add(folder, owner, dict(status.details.get("task") or {}))
         self._sweep()
@@ -322,10 +341,7 @@ class JobManager:
         view = self.view(run_id, person)
         entry = self._store.entry(run_id)
         if self._store.cancel(run_id) or (entry is None and view.status.state == "queued"):
-            details = {name: value for name, value in view.status.details.items() if name in ("step", "progress")}
-            before = view.status.details.get("before")
-            kept = before if before == "finished" or (before and state == "paused") else state
-            view.folder.write_status(kept, **details)
+            self._leave_queue(view.folder, view.status, state)
             return
         if view.state in ("paused", "interrupted", "failed") and state == "stopped":
             view.folder.replace_status(replace(view.status, state=state))
@@ -337,6 +353,14 @@ class JobManager:
             return
         view.folder.write_control(verb)
 
+    @staticmethod
+    def _leave_queue(folder: RunFolder, status: RunStatus, state: RunState) -> None:
+        """A run that waited is as it was before, where that is worth more than `state`."""
+        details = {name: value for name, value in status.details.items() if name in ("step", "progress")}
+        before = status.details.get("before")
+        kept = before if before == "finished" or (before and state != "stopped") else state
+        folder.write_status(kept, **details)
+
     def _interrupt_command_line(self, view: RunView) -> None:
         """A run that `textgen train` trains stops as by Ctrl-C."""
         identity = view.status.identity
@@ -345,10 +369,10 @@ class JobManager:
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGINT)
 
-    def _start(self, entry: QueueEntry) -> None:
+    def _start(self, entry: QueueEntry, *, only_prepare: bool = False) -> None:
         folder, claim = self._folder(entry.run_id), str(entry.claim)
         try:
-            self._launcher.start(folder, claim)
+            self._launcher.start(folder, claim, only_prepare=only_prepare)
         except OSError as error:
             if self._store.give_up_start(entry.run_id, claim) == "failed":
                 folder.write_failure(CannotStart(error.strerror or str(error)))

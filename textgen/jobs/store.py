@@ -11,7 +11,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,14 +112,12 @@ class QueueStore:
             row = database.execute(
                 "SELECT run_id FROM queue WHERE device = ? AND state = 'waiting' ORDER BY rank LIMIT 1", (device,)
             ).fetchone()
-            if active >= max_running or row is None:
-                return None
-            database.execute(
-                "UPDATE queue SET state = 'starting', attempts = attempts + 1, claim = ?, lease_until = ?"
-                " WHERE run_id = ?",
-                (secrets.token_hex(8), self._lease_end(), row[0]),
-            )
-            return self._entry(database, row[0])
+            return self._claim(database, row[0]) if row is not None and active < max_running else None
+
+    def claim_run(self, run_id: str) -> QueueEntry | None:
+        """Takes this very run, however many others are under way; None when it does not wait."""
+        with self._transaction() as database:
+            return self._claim(database, run_id)
 
     def confirm(self, run_id: str, claim: str, process: ProcessIdentity) -> QueueEntry | None:
         """The worker begins; None when the claim is no longer its own: somebody else may have started the run."""
@@ -143,6 +141,16 @@ class QueueStore:
         """The run is over; False when the claim was somebody else's."""
         with self._transaction() as database:
             return database.execute("DELETE FROM queue WHERE run_id = ? AND claim = ?", (run_id, claim)).rowcount > 0
+
+    def put_back(self, run_id: str, claim: str, task: Mapping[str, Any]) -> bool:
+        """The run waits again, for a worker that is to do `task`; False when the claim was somebody else's."""
+        with self._transaction() as database:
+            changed = database.execute(
+                "UPDATE queue SET state = 'waiting', attempts = 0, claim = NULL, lease_until = NULL, process = NULL,"
+                " task = ? WHERE run_id = ? AND claim = ?",
+                (json.dumps(dict(task)), run_id, claim),
+            )
+            return changed.rowcount > 0
 
     def give_up_start(self, run_id: str, claim: str) -> Literal["again", "failed", "gone"]:
         """A worker could not be started, or died before it did anything: the run waits again.
@@ -201,6 +209,14 @@ class QueueStore:
         with self._connection() as database:
             rows = database.execute(f"SELECT {_COLUMNS} FROM queue ORDER BY state = 'waiting', rank").fetchall()
         return [_parsed(row) for row in rows]
+
+    def _claim(self, database: sqlite3.Connection, run_id: str) -> QueueEntry | None:
+        changed = database.execute(
+            "UPDATE queue SET state = 'starting', attempts = attempts + 1, claim = ?, lease_until = ?"
+            " WHERE run_id = ? AND state = 'waiting'",
+            (secrets.token_hex(8), self._lease_end(), run_id),
+        )
+        return self._entry(database, run_id) if changed.rowcount else None
 
     def _entry(self, database: sqlite3.Connection, run_id: str) -> QueueEntry | None:
         row = database.execute(f"SELECT {_COLUMNS} FROM queue WHERE run_id = ?", (run_id,)).fetchone()

@@ -268,6 +268,19 @@ def resume_run(
         return run
 
 
+def prepare_text(path: Path, *, limits: Limits | None = None, progress: ProgressCallback = ignore_progress) -> None:
+    """Makes of a run's text what training needs, without training: whoever resumes the run finds it. Raises as that."""
+    folder = RunFolder(path)
+    lock = folder.lock("resume")
+    try:
+        settings = folder.settings()
+        base = open_base(settings, limits=limits)
+        teachers = open_teachers(settings, base.tokenizer if base else None, limits=limits)
+        _read_text(folder, settings, base, teachers, _whole_corpus(folder), limits, progress)
+    finally:
+        lock.release()
+
+
 @contextmanager
 def _released_on_failure(lock: BaseFileLock) -> Iterator[BaseFileLock]:
     try:
@@ -299,21 +312,33 @@ def _prepare(
     """A run at its first step; without a `corpus` one is built from the files that the settings name."""
     folder.write_status("preparing")
     try:
-        corpus = corpus or build_corpus(
-            folder.corpus,
-            [Path(file) for file in settings.files],
-            settings.text,
-            tokenizer=next((model.tokenizer for model in (base, *teachers) if model is not None), None),
-            heldout_files=[Path(file) for file in settings.heldout_files],
-            seed=settings.training.seed,
-            progress=progress,
-        )
-        known = base.checkpoint if base else None
-        index = run_copy_index(folder, corpus, base=known, limits=limits, progress=progress)
+        corpus, index = _read_text(folder, settings, base, teachers, corpus, limits, progress)
         return _begin(folder, settings, corpus, index, device, base, teachers, lock, ranks)
     except (Exception, KeyboardInterrupt) as error:
         folder.write_failure(error)
         raise
+
+
+def _read_text(
+    folder: RunFolder,
+    settings: RunSettings,
+    base: Base | None,
+    teachers: Sequence[Teacher],
+    corpus: Corpus | None,
+    limits: Limits | None,
+    progress: ProgressCallback,
+) -> tuple[Corpus, bytes]:
+    corpus = corpus or build_corpus(
+        folder.corpus,
+        [Path(file) for file in settings.files],
+        settings.text,
+        tokenizer=next((model.tokenizer for model in (base, *teachers) if model is not None), None),
+        heldout_files=[Path(file) for file in settings.heldout_files],
+        seed=settings.training.seed,
+        progress=progress,
+    )
+    known = base.checkpoint if base else None
+    return corpus, run_copy_index(folder, corpus, base=known, limits=limits, progress=progress)
 
 
 def _begin(

@@ -5,6 +5,7 @@ torch is imported when it is needed: whoever starts such a run need not have it.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -60,20 +61,33 @@ def look_ahead(run: TrainingRun) -> None:
         raise NoRoom(estimate.free_bytes, estimate.training.disk_bytes)
 
 
-def carry_out(run: TrainingRun, ask: Callable[[RunState], None], *, max_minutes: float) -> None:
-    """Trains, and lets `ask` end the run that has taken `max_minutes`, over all interruptions."""
+def carry_out(
+    run: TrainingRun,
+    ask: Callable[[RunState], None],
+    *,
+    max_minutes: float,
+    most_seconds: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Trains, and lets `ask` end the run that has taken `max_minutes`, over all interruptions.
+
+    After `most_seconds`, and a step, it is only to wait for its next turn.
+    """
     from textgen.training.events import EvaluationEvent, StartEvent, StepEvent
 
-    folder, too_long = run.folder, False
+    folder, too_long, until = run.folder, False, clock() + most_seconds
     for event in run.events():
         if isinstance(event, StartEvent):
             log(f"training {event.parameters:,} parameters on {event.device} from step {event.step}")
         elif isinstance(event, EvaluationEvent):
             log(f"step {event.step}: held-out {event.evaluation.nats_per_char:.4f} nats per character")
-        elif isinstance(event, StepEvent) and event.elapsed_seconds >= 60.0 * max_minutes and event.progress < 1.0:
+        elif isinstance(event, StepEvent) and event.progress < 1.0:
             # At the end of its budget it ends by itself, after the evaluation that is still due.
-            too_long = True
-            ask("stopped")
+            if event.elapsed_seconds >= 60.0 * max_minutes:
+                too_long = True
+                ask("stopped")
+            elif clock() >= until:
+                ask("queued")
     status = folder.read_status()
     if too_long and status is not None and status.state == "stopped":
         folder.write_status("stopped", **{**status.details, "most_minutes": max_minutes})

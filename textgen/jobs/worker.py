@@ -1,13 +1,14 @@
 """The process that trains one run of the queue: `python -m textgen.jobs.worker --runs DIR --run ID --claim CLAIM`.
 
 It outlives whoever started it. What it does stands in the folder of the run; what it is to do comes from the queue and,
-while it trains, from control.json.
+while it trains, from control.json. Where a GPU is lent to a process for a while only, that calls `train_slice` instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -15,7 +16,9 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,9 @@ class _Watch:
                 self.ask("interrupted")  # taken for dead, after a long suspension say
 
 
+_Work = Callable[[RunFolder, QueueEntry, _Watch, Limits], None]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains the run that was claimed; exit status 0, 1 after a failure, 3 when the claim is no longer valid."""
     parser = argparse.ArgumentParser(prog="python -m textgen.jobs.worker")
@@ -92,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--claim", required=True)
     parser.add_argument("--limits", type=Limits.from_json, default=Limits())
     parser.add_argument("--niceness", type=int, default=0)
+    parser.add_argument("--only-prepare", action="store_true")
     options = parser.parse_args(arguments)
     limits = options.limits
     store = open_queue(options.runs, limits)
@@ -104,25 +111,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     watch = _Watch(folder, store, entry, limits)
     signal.signal(signal.SIGTERM, lambda *_: watch.ask("interrupted"))
     try:
-        return _work(folder, entry, watch, limits)
+        return _work(folder, entry, watch, limits, _prepare if options.only_prepare else _train)
     finally:
         watch.close()
-        # On a full disk the row stays; whoever looks after the queue next sees that this process has ended.
-        with suppress(CannotWrite):
-            store.release(entry.run_id, options.claim)
-            # The next one inherits how nice this process is, and trains with as many threads. It may be this very run:
-            # taken up again after its last word, while its place in the queue was still this process's.
-            JobManager(options.runs, device=entry.device, limits=limits, threads=_threads(), niceness=0).recover()
+        _leave(folder, store, entry)
+        if not options.only_prepare:
+            _start_next(options.runs, entry.device, limits)
 
 
-def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> int:
+def _start_next(runs: Path, device: str, limits: Limits) -> None:
+    """The next one inherits how nice this process is, and trains with as many threads.
+
+    It may be this very run: taken up again after its last word, while its place in the queue was still this process's.
+    """
+    with suppress(CannotWrite):
+        JobManager(runs, device=device, limits=limits, threads=_threads(), niceness=0).recover()
+
+
+def train_slice(runs: Path, run_id: str, limits: Limits) -> None:
+    """Trains a run that waits for `training_slice_seconds`, in this process; unless it has ended it then waits again.
+
+    Nothing happens when it does not wait. What is wrong with the run stands in its folder.
+    """
+    limits = replace(limits, training_processes=1)
+    store, folder = open_queue(runs, limits), RunFolder(runs / run_id)
+    claimed = store.claim_run(run_id)
+    entry = store.confirm(run_id, str(claimed.claim), ProcessIdentity.current()) if claimed else None
+    if entry is None:
+        return
+    watch = _Watch(folder, store, entry, limits)
+    try:
+        with folder.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+            _work(folder, entry, watch, limits, partial(_train, most_seconds=limits.training_slice_seconds))
+    finally:
+        watch.close()
+        _leave(folder, store, entry)
+
+
+def _leave(folder: RunFolder, store: QueueStore, entry: QueueEntry) -> None:
+    status = folder.read_status()
+    # On a full disk the row stays; whoever looks after the queue next sees that this process has ended.
+    with suppress(CannotWrite):
+        if status is None or status.state != "queued":
+            store.release(entry.run_id, str(entry.claim))
+            return
+        # It trains longer already, if it was to; whoever has asked for more meanwhile has said so in its status.
+        kept = {name: value for name, value in entry.task.items() if name != "longer"}
+        store.put_back(entry.run_id, str(entry.claim), {**kept, **(status.details.get("task") or {})})
+
+
+def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits, work: _Work) -> int:
     try:
         # At once: whoever finds this process dead must see that there was one.
         before = folder.read_status()
         told = {name: before.details[name] for name in ("step", "progress") if before and name in before.details}
         folder.write_status("preparing", **told)
         folder.keep_reserve()
-        _train(folder, entry, watch, limits)
+        work(folder, entry, watch, limits)
     except Asked:
         folder.write_status(watch.asked or "stopped")
     except Exception as error:
@@ -135,7 +180,16 @@ def _work(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -
     return 0
 
 
-def _train(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> None:
+def _prepare(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> None:
+    from textgen.jobs.training_run import prepare_text
+
+    prepare_text(folder.path, limits=limits, progress=Preparing(folder, lambda: watch.asked))
+    folder.write_status("queued", task=entry.task)
+
+
+def _train(
+    folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits, *, most_seconds: float = math.inf
+) -> None:
     processes = processes_for(folder.settings().training.batch_size, limits.training_processes)
     if processes > 1:
         return _train_together(processes, folder, entry, watch, limits)
@@ -149,7 +203,7 @@ def _train(folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) 
     watch.attach(run.stop)
     if run.trainer.step == 0:
         look_ahead(run)
-    return carry_out(run, watch.ask, max_minutes=float(entry.task["max_minutes"]))
+    return carry_out(run, watch.ask, max_minutes=float(entry.task["max_minutes"]), most_seconds=most_seconds)
 
 
 def _train_together(processes: int, folder: RunFolder, entry: QueueEntry, watch: _Watch, limits: Limits) -> None:

@@ -27,6 +27,11 @@ CARD = "README.md"
 MODELS = "checkpoints"
 
 _MARK = "textgen/__init__.py"
+# What ZeroGPU runs, by its documentation: of torch also 2.8.0, 2.9.1 and 2.10.0, of Python also 3.10.13.
+_ZERO_PYTHON = "3.12.12"
+_ZERO_TORCH = "torch==2.11.0"
+_ZERO_PACKAGE = "spaces==0.51.3"
+_TORCH = re.compile(r"^torch\b.*$", re.MULTILINE)
 _PINNED_GRADIO = re.compile(r"^gradio==(\d+\.\d+\.\d+)$", re.MULTILINE)
 _BODY = """
 # Textgen Studio
@@ -37,8 +42,10 @@ Write with recurrent language models and train your own, in the browser. `textge
 """
 
 
-def front_matter(requirements: str) -> dict[str, Any]:
+def front_matter(requirements: str, *, zero_gpu: bool = False) -> dict[str, Any]:
     """The settings of a Space whose requirements.txt this is: the version of gradio is the one pinned there.
+
+    ZeroGPU wants a version of Python to the last digit.
 
     With `hf_oauth` people may log in, and then find their runs on any device; it asks for nothing but their name.
     """
@@ -52,7 +59,7 @@ def front_matter(requirements: str) -> dict[str, Any]:
         "colorTo": "gray",
         "sdk": "gradio",
         "sdk_version": pinned[1],
-        "python_version": "3.12",
+        "python_version": _ZERO_PYTHON if zero_gpu else "3.12",
         "app_file": APP,
         "license": "mit",
         "short_description": "Write with a recurrent language model, train your own",
@@ -74,16 +81,21 @@ def deploy(
     """Makes the Space and uploads its files; returns its address. Raises what `space_files` and `put_space` raise."""
     check_space(repo_id, options)
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        files = space_files(Path(folder), models)
+        files = space_files(Path(folder), models, zero_gpu=options.zero_gpu)
         return put_space(repo_id, files, options, mark=_MARK, token=token, endpoint=endpoint, progress=progress)
 
 
-def space_files(folder: Path, models: Sequence[Path] = ()) -> dict[str, Path]:
+def zero_gpu_requirements(requirements: str) -> str:
+    """What a Space on ZeroGPU installs in place of `requirements`: a torch that runs there, and what asks for a GPU."""
+    return _TORCH.sub(_ZERO_TORCH, requirements).rstrip("\n") + f"\n{_ZERO_PACKAGE}\n"
+
+
+def space_files(folder: Path, models: Sequence[Path] = (), *, zero_gpu: bool = False) -> dict[str, Path]:
     """What a Space consists of, by its names there; what is made for it is written into `folder`.
 
-    `models` are checkpoints or runs; without any those that ship go along. Raises `InvalidSetting` where the program
-    lies neither in a checkout nor in a wheel, and for two models of one name or none at all; `BadCheckpoint`,
-    `BadTokenizer`, `CannotWrite`.
+    `models` are checkpoints or runs; without any those that ship go along. On `zero_gpu` other packages are installed.
+    Raises `InvalidSetting` where the program lies neither in a checkout nor in a wheel, and for two models of one name
+    or none at all; `BadCheckpoint`, `BadTokenizer`, `CannotWrite`.
     """
     files = package_files()
     for name in (APP, REQUIREMENTS):
@@ -93,7 +105,11 @@ def space_files(folder: Path, models: Sequence[Path] = ()) -> dict[str, Path]:
         files[name] = path
     names = _model_files(folder / MODELS, models or _shipped())
     files |= {f"{MODELS}/{path.parent.name}/{path.name}": path for path in names}
-    head = front_matter(files[REQUIREMENTS].read_text(encoding="utf-8"))
+    requirements = files[REQUIREMENTS].read_text(encoding="utf-8")
+    if zero_gpu:
+        files[REQUIREMENTS] = folder / REQUIREMENTS
+        write_atomically(files[REQUIREMENTS], zero_gpu_requirements(requirements).encode())
+    head = front_matter(requirements, zero_gpu=zero_gpu)
     write_atomically(folder / CARD, join_card(head, _body(sorted({path.parent.name for path in names}))).encode())
     return {**files, CARD: folder / CARD}
 

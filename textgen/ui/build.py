@@ -79,7 +79,7 @@ def build_page(
                 with gr.Accordion(i18n("about"), open=False, elem_id="about"):
                     about = gr.HTML(elem_id="about-text")
             with gr.Tab(i18n("tab_train"), id="train", elem_id="tab-train") as train_tab:
-                told = "train_off" if workshop is None else "" if runs_last else "runs_lost"
+                told = notices(workshop, runs_last=runs_last)
                 notice = gr.HTML("", elem_id="train-notice", visible=bool(told))
                 train = TrainTab(studio, workshop, people, i18n, language_name) if workshop is not None else None
             with gr.Tab(i18n("tab_models"), id="models", elem_id="tab-models") as models_tab:
@@ -141,7 +141,7 @@ def build_page(
         generate_tab.select(list_models, [model], [model], **quiet)
         shelf.refresh_on(models_tab.select, opened.then, switched.then)
         for event in (opened.then, switched.then) if told else ():
-            event(lambda name: notice_html(told, known_language(name)), [language_name], [notice], **quiet)
+            event(lambda name: notices_html(told, known_language(name)), [language_name], [notice], **quiet)
         if train is not None:
             train.refresh_on(train_tab.select, opened.then, switched.then)
         trying = [(shelf.try_it, shelf.shown), *([(train.panel.try_it, train.panel.run)] if train else [])]
@@ -157,9 +157,16 @@ def titled(infos: Sequence[ModelInfo]) -> list[tuple[str, str]]:
     return [(info.title, info.name) for info in infos]
 
 
-def notice_html(key: str, language: Language) -> str:
-    """What is to be known before anything else."""
-    return f'<p class="notice">{escape(say(key, language))}</p>'
+def notices(workshop: Workshop | None, *, runs_last: bool) -> list[str]:
+    """What is to be known of training before anything else, by the keys of its texts."""
+    if workshop is None:
+        return ["train_off"]
+    return [*(["train_attended"] if workshop.attended else []), *([] if runs_last else ["runs_lost"])]
+
+
+def notices_html(keys: Sequence[str], language: Language) -> str:
+    """Each in a line of its own."""
+    return "".join(f'<p class="notice">{escape(say(key, language))}</p>' for key in keys)
 
 
 def only_changes(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
@@ -182,7 +189,7 @@ def backend_of(studio: Studio, name: str | None, person: Person = EVERYBODY) -> 
     """What runs a model, for the header; empty where nothing does."""
     try:
         with studio.borrow(name or "", person) as loaded:
-            return f"<span>{escape(loaded.engine.backend_name)}</span>"
+            return f"<span>{escape(studio.writer_name(loaded))}</span>"
     except TextgenError:
         return ""
 

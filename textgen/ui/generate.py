@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from textgen.errors import TextgenError
-from textgen.studio import EVERYBODY, Person, Studio, TextEnd, TextEvent, TextStream
+from textgen.studio import EVERYBODY, Person, Studio, TextEnd, TextEvent, Writing
 from textgen.ui.control_panel import ControlPanel
 from textgen.ui.controls import settings_of
 from textgen.ui.i18n import Language, known_language, say, say_error, say_setting
@@ -160,7 +160,7 @@ class GenerateTab:
     ) -> Iterator[Outputs]:
         with self._studio.borrow(model, person) as loaded:
             settings = settings_of(self.panel.named(values), loaded.tokens_reading)
-            backend = loaded.engine.backend_name
+            backend = self._studio.writer_name(loaded)
         title = next((info.title for info in self._studio.models(person) if info.name == model), model)
         link = query_of(model, text, settings)
         # A long text is read from where the model's memory of it begins to matter.
@@ -184,7 +184,7 @@ class GenerateTab:
         wanted = max(_FLUSH_SECONDS, _FLUSH_SECONDS_PER_STREAM * self._running.count)
         return min(wanted, _LONGEST_FLUSH_SECONDS)
 
-    def _paced(self, stream: TextStream, view: RunView) -> Iterator[TextEvent]:
+    def _paced(self, stream: Writing, view: RunView) -> Iterator[TextEvent]:
         """Tells the view of all events and gives back those after which the page is to be sent anew."""
         shown = 0.0
         for event in stream:

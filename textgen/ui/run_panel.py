@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 
 from textgen.errors import TextgenError
 from textgen.studio import Studio
+from textgen.ui.attending import attending
 from textgen.ui.hub_push import HubPush
 from textgen.ui.i18n import LANGUAGES, Language, known_language, say, say_error
 from textgen.ui.loss_plot import Curve, loss_plot
@@ -155,19 +156,24 @@ class RunPanel:
         self._shown.change(self.choose, [self._shown], [self._prompts, self._title, *answers], **quiet)
         following = started.change(self.follow, [self._language, started, *asked[2:]], shown, **quiet)
         following.then(None, None, None, js="() => window.textgenShowRun()", api_visibility="private")
+        acted: dict[str, Any] = {}
         for name, button in self._verbs.items():
             asked_for = [self._language, self._run]
             done = button.click(
                 self._verb(name), asked_for, [self._status], js=_sure() if name == "discard" else None, **quiet
             )
             done.then(**self.refreshing)
-            if name == "discard":
-                self.discarded = done
+            acted[name] = done
+        self.discarded = acted["discard"]
         more = [self._more_status]
         longer = self._longer.click(self.longer, [self._language, self._run, self._minutes], more, **quiet)
         renamed = self._rename.click(self.rename, [self._language, self._run, self._title], more, **quiet)
         for event in (longer, renamed):
             event.then(**self.refreshing)
+        if self._workshop.attended:
+            staying: dict[str, Any] = {**quiet, "queue": True, "concurrency_limit": None}
+            for event, told in ((acted["resume"], self._status), (longer, self._more_status)):
+                event.then(self.stay, [self._language, self._run], [told], **staying)
         self._change_prompts.click(
             self.change_prompts, [self._language, self._run, self._prompts], [self._prompts_status], **quiet
         )
@@ -329,6 +335,10 @@ class RunPanel:
             self._workshop.longer(run or "", minutes, self._people.of(request))
 
         return self._told(language_name, act)
+
+    def stay(self, request: gr.Request, language_name: str, run: str | None) -> Iterator[str]:
+        """Trains a run that waits, where nothing else does, for as long as somebody looks."""
+        yield from attending(self._workshop, run or "", self._people.of(request), known_language(language_name))
 
     def rename(self, request: gr.Request, language_name: str, run: str | None, title: str | None) -> str:
         """Gives a run another title."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 
-from textgen.studio import TextStream
+from textgen.studio import Writing
 
 
 class RunningStreams:
     """The stream of each open page, so that its Stop reaches it at once, whatever the model is doing."""
 
     def __init__(self) -> None:
-        self._streams: dict[str, TextStream] = {}
+        self._streams: dict[str, Writing] = {}
         self._expected: dict[str, bool] = {}  # sessions whose model is still being loaded: whether Stop was pressed
         self._lock = threading.Lock()
 
@@ -25,7 +25,7 @@ class RunningStreams:
         with self._lock:
             self._expected[session] = False
 
-    def start(self, session: str, stream: TextStream) -> None:
+    def start(self, session: str, stream: Writing) -> None:
         with self._lock:
             before = self._streams.get(session)
             self._streams[session] = stream
@@ -43,7 +43,7 @@ class RunningStreams:
         if stream is not None:
             stream.cancel()
 
-    def end(self, session: str, stream: TextStream | None) -> None:
+    def end(self, session: str, stream: Writing | None) -> None:
         with self._lock:
             if stream is None:
                 self._expected.pop(session, None)

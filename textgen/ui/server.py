@@ -28,6 +28,7 @@ from textgen.ui.endpoints import TOOLS
 from textgen.ui.i18n import build_i18n
 from textgen.ui.people import NOBODY_ELSE, OwnerCookie, People, Visitors
 from textgen.ui.shutdown import asked_to_end, end_gracefully, leave
+from textgen.ui.zero_gpu import ZeroGpuStudio, lends_gpu, lent_training
 from textgen.workshop import Workshop
 
 # For everything on the page that is no writing.
@@ -118,20 +119,22 @@ def serve_forever(
 
     `routes` makes what is served beside it.
 
-    `device`, `backend` and `threads` say what runs the models. Runs are kept in the folder `runs`; without one nobody
-    can train. The page warns of runs that do not last. `people` tells them apart.
+    `device`, `backend` and `threads` say what runs the models; on ZeroGPU that is settled. Runs are kept in the folder
+    `runs`; without one nobody can train. The page warns of runs that do not last. `people` tells them apart.
 
     `root_path` is where a proxy in front has put it, a path or a whole address; "" without one.
 
     Raises `InvalidSetting` for an address that cannot be listened on, and for a root that is none.
     """
     check_root_path(root_path)
-    cache = cache_folder(os.environ)
-    studio = Studio(folders, device=device, backend=backend, threads=threads, cache_folder=cache, limits=limits)
+    cache, lent = cache_folder(os.environ), lends_gpu(os.environ)
+    studio: Studio
+    if lent:
+        studio = ZeroGpuStudio(folders, cache_folder=cache, limits=limits)
+    else:
+        studio = Studio(folders, device=device, backend=backend, threads=threads, cache_folder=cache, limits=limits)
     with closing(studio), asked_to_end() as asked:
-        workshop = None
-        if runs is not None:
-            workshop = Workshop(runs, device=lambda: str(studio.device), limits=studio.limits)
+        workshop = _workshop(runs, studio, lent=lent) if runs is not None else None
         page = build_page(studio, workshop=workshop, runs_last=runs_last, people=people)
         url = _launch(
             page,
@@ -154,6 +157,12 @@ def serve_forever(
         asked.wait()
         end_gracefully(page, studio.close)
     leave()
+
+
+def _workshop(runs: Path, studio: Studio, *, lent: bool) -> Workshop:
+    if lent:
+        return Workshop(runs, device="auto", limits=studio.limits, train_slice=lent_training())
+    return Workshop(runs, device=lambda: str(studio.device), limits=studio.limits)
 
 
 def _launch(page: gr.Blocks, limits: Limits, **options: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -68,8 +69,10 @@ def leave() -> NoReturn:
     """Ends the process, with exit status 0, when everything is closed.
 
     A thread may still be inside native code, with a model that it loads. Were the interpreter taken down meanwhile, the
-    program would end with an abort.
+    program would end with an abort. So what `multiprocessing` does at the end is done here: on ZeroGPU there are forks.
     """
+    for child in multiprocessing.active_children():
+        child.kill()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -10,6 +10,7 @@ import gradio as gr
 
 from textgen.errors import InvalidSetting, NotFound, TextgenError
 from textgen.studio import Studio
+from textgen.ui.attending import attending
 from textgen.ui.expert_fields import ExpertFields, expert_changes, fixed_fields
 from textgen.ui.hub_fetch import HubFetch
 from textgen.ui.i18n import Language, known_language, say, say_error
@@ -78,7 +79,9 @@ class TrainForm:
             )
         with gr.Row(elem_classes="go-row"):
             self._start = gr.Button(i18n("start"), variant="primary", elem_id="train-start", scale=2)
-            self._estimate = gr.Button(i18n("estimate"), elem_id="train-estimate", scale=1)
+            # What trains is not there before somebody starts.
+            timed = not self._workshop.attended
+            self._estimate = gr.Button(i18n("estimate"), elem_id="train-estimate", scale=1, visible=timed)
         self._status = gr.HTML(status_html(""), elem_id="train-status")
 
     def _wire(self) -> None:
@@ -224,14 +227,19 @@ class TrainForm:
         except Exception as error:
             yield {self._status: problem_html(error, language), self._start: gr.Button(interactive=True)}
             return
+        attended = self._workshop.attended
         yield {
-            self._status: status_html(say("started", language)),
+            self._status: status_html(say("started_attended" if attended else "started", language), busy=attended),
             self.started: run_id,
-            self._start: gr.Button(interactive=True),
+            self._start: gr.Button(interactive=not attended),
             **self.text.emptied(),
             self._fit: "",
             self._title: gr.Textbox(value="", placeholder=""),
         }
+        for told in attending(self._workshop, run_id, person, language):
+            yield {self._status: told}
+        if attended:
+            yield {self._start: gr.Button(interactive=True)}
 
     def _asked(
         self, person: Person, base: str | None, vocabulary: str, preset: str, prompts: str | None, *expert: Any

@@ -32,6 +32,10 @@ def _form() -> dict[str, tuple[str, str]]:
             "Training is switched off on this host. Start your own copy to train models.",
             "此主机已关闭训练功能。可运行自己的副本来训练模型。",
         ),
+        "train_attended": (
+            "A GPU is lent here for moments, on your quota: a run trains only while this page stays open.",
+            "这里的 GPU 按次短时借用，计入您的配额：只有本页保持打开时才会训练。",
+        ),
         "runs_lost": (
             "Runs are lost when this Space restarts: push or download what you want to keep.",
             "此 Space 重启后训练记录会丢失：请推送或下载要保留的内容。",
@@ -90,6 +94,11 @@ def _form() -> dict[str, tuple[str, str]]:
             "约 {minutes} 分钟：每秒 {rate} 词元，读 {passes} 遍。内存 {memory} MB，检查点 {disk} MB，剩余 {free} MB。",
         ),
         "started": ("Started. It goes on when you close this page.", "已开始。关闭本页也会继续。"),
+        "started_attended": ("It trains while this page stays open.", "本页保持打开时会一直训练。"),
+        "attended_kept": (
+            "What it had learned and saved is kept; Resume goes on from there.",
+            "已保存的训练结果仍在；点“继续”可从那里接着训练。",
+        ),
         "parameters": ("Parameters of the model", "模型参数量"),
         "started_before": (
             "That run has started. Bring another text to start another one.",
@@ -327,6 +336,7 @@ def _errors() -> dict[str, tuple[str, str]]:
             ),
             "内存不足：即使每次只训练 {rows} 个流中的一个（各 {window} 个词元）也不够。请减小窗口或模型。",
         ),
+        "error_gpu_refused": ("No GPU is lent: {reason}.", "没有借到 GPU：{reason}。"),
         "error_abandoned": (
             "Another of the processes that train this run has given up; it says why.",
             "共同训练的另一个进程已放弃；原因由它说明。",

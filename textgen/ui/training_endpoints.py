@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -62,7 +63,7 @@ class TrainingEndpoints:
         publish(self.train, examples=train, files="files", concurrency_limit=_IMPORTS_AT_ONCE)
         publish(self.runs, examples={}, queue=False)
         publish(self.run, examples={"run_id": _RUN_ID}, queue=False)
-        publish(self.change_run, examples={"run_id": _RUN_ID, "action": "pause"}, queue=False)
+        publish(self.change_run, examples={"run_id": _RUN_ID, "action": "pause"})
 
     def train(
         self,
@@ -74,8 +75,10 @@ class TrainingEndpoints:
         minutes: float | None = None,
         title: str = "",
         sample_prompts: list[str] | None = None,
-    ) -> str:
+    ) -> Iterator[str]:
         """Start a training run on a text, on files, or on both. It goes on by itself; look at it with /run.
+
+        On ZeroGPU it trains until the job ends or is cancelled.
 
         Parameters:
             text: text to train on, at least some hundred characters in all
@@ -99,10 +102,13 @@ class TrainingEndpoints:
         named = [(Path(file), Path(file).name) for file in files or ()]
         upload = self._workshop.uploads.receive(named, text, person)
         try:
-            return self._workshop.start(upload.upload_id, asked, person, title=title)
+            run_id = self._workshop.start(upload.upload_id, asked, person, title=title)
         except BaseException:
             self._workshop.uploads.replaced(upload.upload_id, person)
             raise
+        yield run_id
+        for _ in self._workshop.attend(run_id, person):
+            yield run_id
 
     def runs(self, request: gr.Request) -> list[Run]:
         """List your runs, the newest first.
@@ -135,8 +141,10 @@ class TrainingEndpoints:
 
     def change_run(
         self, request: gr.Request, run_id: str, action: Literal["pause", "resume", "stop", "discard"]
-    ) -> list[Run]:
+    ) -> Iterator[list[Run]]:
         """Pause a run, resume it, stop it and keep its model, or discard it with its model.
+
+        On ZeroGPU one that is resumed trains until the job ends or is cancelled.
 
         Parameters:
             run_id: an id from /runs
@@ -151,7 +159,9 @@ class TrainingEndpoints:
             verbs[action](run_id, person)
         finally:
             self._workshop.forget()
-        return self.runs(request)
+        yield self.runs(request)
+        for _ in self._workshop.attend(run_id, person) if action == "resume" else ():
+            yield self.runs(request)
 
     def _told(self, view: RunView) -> Run:
         history = self._workshop.history(view)
