@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -256,7 +257,7 @@ def test_a_prompt_has_a_limit(models: Path) -> None:
 @pytest.mark.parametrize(
     ("prompt", "changes", "field"),
     [
-        ("\ud800", {}, "text"),
+        ("\ud800", {}, "prompt"),
         ("", {"max_new_tokens": 4001}, "max_new_tokens"),
         ("", {"num_beams": 33}, "num_beams"),
     ],
@@ -265,6 +266,29 @@ def test_what_the_host_does_not_allow_is_told(studio: Studio, prompt: str, chang
     with pytest.raises(InvalidSetting) as caught:
         run(studio, prompt, **changes)
     assert caught.value.params["field"] == field
+
+
+@pytest.mark.parametrize("prompt", [None, 5, 1.5, b"abc", [1.5, "a"], ["Once"], {"Once": 1}])
+def test_a_prompt_is_a_text_or_token_ids(studio: Studio, prompt: Any) -> None:
+    with pytest.raises(InvalidSetting, match=r"prompt: .* was given; allowed: a text or a list of token ids"):
+        studio.load("tiny").write(prompt)
+
+
+def test_token_ids_may_be_numpys(studio: Studio) -> None:
+    model = studio.load("tiny")
+    ids = model.tokenizer.encode("Mira ")
+    expected = model.write("Mira ", max_new_tokens=4, seed=1)
+    assert model.write(list(np.array(ids)), max_new_tokens=4, seed=1) == expected
+
+
+@pytest.mark.parametrize("asked", [{"num_samples": 3}, {"num_beams": 4, "num_return": 2}])
+def test_one_text_is_written_and_several_are_streamed(studio: Studio, asked: dict[str, Any]) -> None:
+    model = studio.load("tiny")
+    with pytest.raises(InvalidSetting, match="1 in write; stream gives several texts"):
+        model.write("Mira ", max_new_tokens=2, **asked)
+    *_, end = model.stream("Mira ", max_new_tokens=2, **asked)
+    assert isinstance(end, TextEnd)
+    assert len(end.hypotheses) == asked.get("num_samples", asked.get("num_return"))
 
 
 def test_closing_ends_what_runs(models: Path) -> None:

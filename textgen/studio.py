@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from textgen.text.banned import BannedStrings, PieceIndex
 from textgen.text.copied_text import Copied, CopyFinder
 from textgen.text.copying import CopyGuard
 from textgen.text.stop import StopStrings
-from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, utf8
 from textgen.text_stream import (
     BeamsUpdate,
     TextAlternative,
@@ -159,7 +160,13 @@ class LoadedModel:
         return self.generate(prompt, update_settings(self.defaults, **settings))
 
     def write(self, prompt: str | Sequence[int] = "", **settings: Any) -> str:
-        """All that `stream` writes, without the prompt. Raises as `generate`, and `EngineClosed`."""
+        """All that `stream` writes, without the prompt, as one text.
+
+        Raises as `generate`, `InvalidSetting` where several texts are asked for, and `EngineClosed`.
+        """
+        for field in ("num_samples", "num_return"):
+            if settings.get(field, 1) != 1:
+                raise InvalidSetting(field, settings[field], "1 in write; stream gives several texts")
         with self.stream(prompt, **settings) as stream:
             for event in stream:
                 if isinstance(event, TextEnd):
@@ -167,17 +174,24 @@ class LoadedModel:
         raise EngineClosed
 
     def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
-        """The tokens of a prompt after `<bos>`; `InvalidSetting` for one that is too long or holds no token ids."""
+        """The tokens of a prompt after `<bos>`.
+
+        Raises `InvalidSetting` for what is neither a text nor token ids of this model, and for one that is too long.
+        """
+        if not isinstance(prompt, str) and not _are_whole_numbers(prompt):
+            raise InvalidSetting("prompt", prompt, "a text or a list of token ids")
         most = self.limits.max_prompt_chars
         if len(prompt) > most:
             unit = "characters" if isinstance(prompt, str) else "tokens"
             raise InvalidSetting("prompt", f"{len(prompt)} {unit}", f"at most {most}")
         if isinstance(prompt, str):
+            utf8(prompt, "prompt")
             return (BOS_ID, *self.tokenizer.encode(prompt))
         for token_id in prompt:
             if not 0 <= token_id < self.tokenizer.vocab_size:
                 raise InvalidSetting("prompt", token_id, f"token ids from 0 to {self.tokenizer.vocab_size - 1}")
-        return tuple(prompt) if prompt and prompt[0] == BOS_ID else (BOS_ID, *prompt)
+        token_ids = tuple(map(int, prompt))
+        return token_ids if token_ids[:1] == (BOS_ID,) else (BOS_ID, *token_ids)
 
     def score_tokens(self, token_ids: Sequence[int], *, top_logprobs: int = 0) -> tuple[TokenScore, ...]:
         """What the model thinks of each token of a prompt but the first, as `prompt_ids` gives it; none is joined."""
@@ -376,6 +390,13 @@ class Studio:
     def close(self) -> None:
         """Ends all engines; streams that run end as cancelled."""
         self._library.close()
+
+
+def _are_whole_numbers(value: object) -> bool:
+    """Whether it is a sequence of them; bytes are numbers that nobody means as such."""
+    if not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
+        return False
+    return all(isinstance(entry, Integral) for entry in value)
 
 
 def _children(folder: Path) -> list[Path]:

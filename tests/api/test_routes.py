@@ -61,6 +61,11 @@ def test_keys_are_asked_for_where_there_are_some(studio: Studio) -> None:
         (b'{"model": "../tiny"}', 404, "was not found"),
         (b'{"model": "tiny", "prompt": "' + b"a" * 30_000 + b'"}', 400, "at most 20000"),
         (b'{"model": "' + b"a" * 9_000_000 + b'"}', 413, "too large"),
+        # Half a character, which JSON can hold and UTF-8 cannot.
+        (b'{"model": "\\ud800", "prompt": "a"}', 404, "“?” was not found"),
+        (b'{"model": "tiny", "prompt": "\\ud800"}', 400, "prompt: a lone surrogate"),
+        (b'{"model": "tiny", "prompt": ["a", "b\\udfff"]}', 400, "prompt: a lone surrogate"),
+        (b'{"model": "tiny", "\\ud800": 1}', 400, "unable to parse raw data as a unicode string"),
     ],
 )
 def test_bad_requests_are_answered(address: str, body: bytes, status: int, sentence: str) -> None:

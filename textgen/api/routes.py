@@ -74,14 +74,14 @@ class Api:
                 self._admit(request)
                 answer: Response = await handler(request)
             except ApiError as error:
-                answer = JSONResponse(error.content, error.status)
+                answer = _Json(error.content, error.status)
             except TextgenError as error:
                 told = as_api_error(error)
-                answer = JSONResponse(told.content, told.status)
+                answer = _Json(told.content, told.status)
             except Exception:
                 _LOGGER.exception("a request to %s failed", request.url.path)
                 failed = ApiError(500, "The server failed; its log says why.", kind="server_error")
-                answer = JSONResponse(failed.content, failed.status)
+                answer = _Json(failed.content, failed.status)
             if not isinstance(answer, StreamingResponse):  # those are counted when they end
                 self._metrics.count(path, outcome(answer.status_code))
             return answer
@@ -98,7 +98,7 @@ class Api:
 
     async def _models(self, _request: Request) -> Response:
         models = await to_thread.run_sync(self._studio.models, self._person)
-        return JSONResponse({"object": "list", "data": [_described(info) for info in models]})
+        return _Json({"object": "list", "data": [_described(info) for info in models]})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -106,7 +106,7 @@ class Api:
         found = [info for info in models if info.name == name]
         if not found:
             raise NotFound("model", name, ", ".join(info.name for info in models))
-        return JSONResponse(_described(found[0]))
+        return _Json(_described(found[0]))
 
     async def _tokenize(self, request: Request) -> Response:
         asked = parse_body(TokenizeRequest, await _body(request))
@@ -129,7 +129,7 @@ class Api:
             with self._studio.borrow(known[0] if name is None else name, self._person) as model:
                 return answer(model)
 
-        return JSONResponse(await to_thread.run_sync(work))
+        return _Json(await to_thread.run_sync(work))
 
     async def _complete(self, request: Request) -> Response:
         asked = parse_request(await _body(request), self._studio.limits)
@@ -142,7 +142,7 @@ class Api:
                 return StreamingResponse(self._events(completion, lease.release), media_type="text/event-stream")
             with closing(completion):
                 answer = await _unless_gone(request, completion)
-            return JSONResponse(answer)
+            return _Json(answer)
         finally:
             if not begun:
                 lease.release()
@@ -198,6 +198,15 @@ async def _unless_gone(request: Request, completion: Completion) -> Any:
     return answer
 
 
+class _Json(JSONResponse):
+    """JSON in which half a character, which an error may repeat and UTF-8 has no place for, is a question mark."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+            "utf-8", "replace"
+        )
+
+
 def outcome(status: int) -> str:
     """What became of a request, for who counts them."""
     if status in _OUTCOMES:
@@ -230,4 +239,4 @@ def _described(info: ModelInfo) -> dict[str, Any]:
 
 
 async def _healthy(_request: Request) -> Response:
-    return JSONResponse({"status": "ok"})
+    return _Json({"status": "ok"})

@@ -163,13 +163,13 @@ class StreamDecoder:
         return self._decoder.decode(b"", final=True)
 
 
-def utf8(text: str) -> bytes:
-    """`text` in UTF-8; raises `InvalidSetting` for lone surrogates, which are no characters."""
+def utf8(text: str, field: str = "text") -> bytes:
+    """`text` in UTF-8; raises `InvalidSetting` of `field` for lone surrogates, which are no characters."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         found = f"a lone surrogate at character {error.start}"
-        raise InvalidSetting("text", found, "complete Unicode characters") from None
+        raise InvalidSetting(field, found, "complete Unicode characters") from None
 
 
 def _passages(text: str) -> Iterator[str]:

@@ -32,6 +32,8 @@ _WHOLE = {
     "a number": "数字",
     "a number above 0": "大于 0 的数字",
     "an empty text": "空文本",
+    "a text or a list of token ids": "文本或词元编号的列表",
+    "1 in write; stream gives several texts": "write 中只能是 1；需要多个文本请用 stream",
     "a lone surrogate": "不完整的 Unicode 字符",
     "complete Unicode characters": "完整的 Unicode 字符",
     "texts of at least one character": "非空文本",
