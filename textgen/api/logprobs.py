@@ -1,4 +1,7 @@
-"""Log-probabilities in the form of the completions endpoint: lists side by side, an entry for each token."""
+"""Log-probabilities in the form of the completions endpoint: lists side by side, an entry for each token.
+
+Among a token's likeliest alternatives it stands itself, also as one more where it is none of them.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,15 @@ class Logprobs:
         for score in scores:
             offset = len(read.decode("utf-8", "ignore"))
             read += model.tokenizer.piece_bytes(score.token_id)
+            name = _name(model, score.token_id)
             top = {_name(model, other.token_id): other.logprob for other in score.alternatives}
-            self._add(_name(model, score.token_id), score.logprob, top, offset)
+            self._add(name, score.logprob, {**top, name: score.logprob}, offset)
 
     def add_new(self, tokens: Iterable[TextToken], after: int) -> None:
         """The tokens of a new text that stands behind `after` characters."""
         for token in tokens:
             top = {other.text: other.logprob for other in token.alternatives}
-            self._add(token.text, token.logprob, top, after + token.start)
+            self._add(token.text, token.logprob, {**top, token.text: token.logprob}, after + token.start)
 
     def _add(self, token: str, logprob: float | None, top: dict[str, float] | None, offset: int) -> None:
         self.tokens.append(token)
