@@ -7,6 +7,7 @@ from typing import Any
 import openai
 import pytest
 
+from textgen.api.protocol import OUR_EXTRAS, CompletionRequest
 from textgen.config import GenerationSettings
 from textgen.studio import Studio, TextEnd
 from textgen.text.tokenizer import BOS_ID
@@ -98,6 +99,32 @@ def test_our_own_settings_go_by_their_names(client: openai.OpenAI, studio: Studi
     assert not banned.choices[0].text.startswith(answer.choices[0].text[:3])
 
 
+def test_null_is_what_would_be_if_it_were_not_given(client: openai.OpenAI, studio: Studio) -> None:
+    given: dict[str, Any] = {"model": "tiny", "seed": 3}
+    names = {*CompletionRequest.model_fields, *OUR_EXTRAS} - set(given)
+    answer = client.completions.create(**given, prompt=PROMPT, extra_body=dict.fromkeys(names - {"prompt"}))
+    assert answer.choices[0].text == client.completions.create(**given, prompt=PROMPT).choices[0].text
+    empty = client.completions.create(**given, prompt=None, extra_body={"suffix": ""})
+    assert empty.choices[0].text == client.completions.create(**given, prompt="").choices[0].text
+
+
+def test_a_seed_of_minus_one_is_any(client: openai.OpenAI) -> None:
+    texts = [complete(client, seed=-1, temperature=1.5, n=4).choices[0].text for _ in range(2)]
+    assert texts[0] != texts[1]
+
+
+def test_among_the_likeliest_stands_the_token_itself(client: openai.OpenAI) -> None:
+    choice = complete(client, temperature=1.5, echo=True, logprobs=2, max_tokens=30).choices[0]
+    found = list(zip(choice.logprobs.tokens, choice.logprobs.token_logprobs, choice.logprobs.top_logprobs, strict=True))
+    assert all(top[token] == logprob for token, logprob, top in found)
+    assert any(logprob < max(top.values()) for _, logprob, top in found)
+    assert {len(top) for *_, top in found} == {2, 3}
+    alone = complete(client, logprobs=0).choices[0].logprobs
+    assert alone.top_logprobs == [
+        {token: logprob} for token, logprob in zip(alone.tokens, alone.token_logprobs, strict=True)
+    ]
+
+
 def test_echo_scores_the_prompt_token_by_token(client: openai.OpenAI, studio: Studio) -> None:
     text = "Mira found 月 a stone 🙂."
     answer = complete(client, prompt=text, max_tokens=1, echo=True, logprobs=3, temperature=0)
@@ -135,7 +162,8 @@ def test_echo_scores_the_prompt_token_by_token(client: openai.OpenAI, studio: St
         ({"best_of": 3, "stream": True}, "stream", "at the end only"),
         ({"logprobs": 51}, "logprobs", "less than or equal to 50"),
         ({"stop": [""]}, "stop", "an empty text"),
-        ({"extra_body": {"suffix": "x"}}, "suffix", "None"),
+        ({"suffix": "x"}, "suffix", "allowed: nothing"),
+        ({"seed": -2}, "seed", "allowed: at least 0"),
         ({"extra_body": {"num_beams": 2}}, "num_beams", "unknown argument"),
         ({"extra_body": {"nonsense": 2}}, "nonsense", "unknown argument"),
         ({"extra_body": {"min_new_tokens": 99}}, "min_new_tokens", "allowed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,13 +96,14 @@ def test_what_the_page_writes_is_counted_and_seen_while_it_runs(studio: Studio, 
     assert (after[("textgen_running_streams",)], after[("textgen_waiting_requests",)]) == (0, 0)
 
 
-def test_a_client_that_goes_is_counted_as_cancelled(studio: Studio) -> None:
-    with serving(studio, EVERYBODY) as address, client_of(address) as client:
-        stream = client.completions.create(
-            model="tiny", prompt="Mira ", max_tokens=4_000, n=8, stream=True, extra_body={"ignore_eos": True}
-        )
-        next(iter(stream))
-        stream.close()
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_is_counted_as_cancelled(studio: Studio, stream: bool) -> None:
+    body = {"model": "tiny", "prompt": "Mira ", "max_tokens": 4_000, "n": 24, "ignore_eos": True, "stream": stream}
+    with serving(studio, EVERYBODY) as address:
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=_DEADLINE_SECONDS)
+        connection.request("POST", "/v1/completions", json.dumps(body))
+        scraped(address, lambda found: found[("textgen_running_streams",)] == 1)
+        connection.close()
         scraped(address, lambda found: found.get(("textgen_requests_total", "cancelled", "/v1/completions")) == 1)
 
 
@@ -148,7 +150,16 @@ def test_two_servers_in_one_process_count_apart(studio: Studio) -> None:
 
 @pytest.mark.parametrize(
     ("status", "name"),
-    [(200, "ok"), (400, "invalid"), (404, "invalid"), (401, "denied"), (429, "busy"), (500, "failed"), (503, "failed")],
+    [
+        (200, "ok"),
+        (400, "invalid"),
+        (404, "invalid"),
+        (401, "denied"),
+        (429, "busy"),
+        (500, "failed"),
+        (503, "failed"),
+        (499, "cancelled"),
+    ],
 )
 def test_outcomes_have_names(status: int, name: str) -> None:
     assert outcome(status) == name

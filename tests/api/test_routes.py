@@ -44,6 +44,7 @@ def test_keys_are_asked_for_where_there_are_some(studio: Studio) -> None:
         assert ask(address, "GET", "/v1/models")[0] == 401
         assert ask(address, "GET", "/v1/models", Authorization="Basic third")[0] == 401
         assert ask(address, "POST", "/v1/completions", b"{}")[0] == 401
+        assert ask(address, "POST", "/v1/chat/completions", b"{}")[0] == 401
         # Whoever watches the host has no key.
         assert ask(address, "GET", "/healthz") == (200, {"status": "ok"})
 
@@ -72,6 +73,35 @@ def test_bad_requests_are_answered(address: str, body: bytes, status: int, sente
     found, content = ask(address, "POST", "/v1/completions", body)
     assert (found, sentence in content["error"]["message"]) == (status, True), content
     assert set(content["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "sentence"),
+    [
+        ("POST", "/v1/chat/completions", 404, "POST /v1/chat/completions is unknown; there is: POST /v1/completions; "),
+        ("POST", "/v1/embeddings", 404, "POST /v1/embeddings is unknown; there is: POST /v1/completions, GET /v1/mod"),
+        ("GET", "/v1", 404, "GET /v1 is unknown"),
+        ("GET", "/v1/", 404, "GET /v1/ is unknown"),
+        ("PUT", "/v1/a/b?c=d", 404, "PUT /v1/a/b is unknown"),
+        ("GET", "/v1/completions", 405, "GET /v1/completions is not allowed; allowed: POST."),
+        ("DELETE", "/v1/models/tiny", 405, "DELETE /v1/models/tiny is not allowed; allowed: GET, HEAD."),
+    ],
+)
+def test_what_is_not_there_is_told_in_openais_form(
+    studio: Studio, address: str, method: str, path: str, status: int, sentence: str
+) -> None:
+    found, content = ask(address, method, path, b"{}")
+    assert (found, content["error"]["type"]) == (status, "invalid_request_error")
+    assert sentence in content["error"]["message"]
+
+
+def test_a_client_is_told_what_there_is(address: str, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="these models continue a text") as caught:
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "Hello"}])
+    assert caught.value.code == "unknown_url"
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=_DEADLINE_SECONDS)
+    connection.request("GET", "/v1/completions")
+    assert connection.getresponse().headers["Allow"] == "POST"
 
 
 def test_too_many_at_once_are_told_to_come_back(studio: Studio, address: str, client: openai.OpenAI) -> None:

@@ -87,7 +87,8 @@ def test_a_server_that_is_to_end_gives_streams_an_end(tmp_path: Path) -> None:
             )  # raises for a broken connection; that it has come to its end is known before the server's
         completed, page = (listener.messages for listener in listeners)
         assert completed[-1] == {"msg": "done"}
-        assert completed[-2]["choices"][0]["finish_reason"] == "length"
+        assert completed[-2]["error"]["code"] == "shutting_down"
+        assert all(choice["finish_reason"] is None for message in completed[:-2] for choice in message["choices"])
         (last,) = [message for message in page if message["msg"] == "process_completed"]
         assert last["success"] is True
         with pytest.raises(httpx.ConnectError):

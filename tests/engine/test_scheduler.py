@@ -246,6 +246,17 @@ def test_a_sample_that_has_ended_no_longer_costs_a_step(onnx_backend: Backend, w
     assert desk.scheduler.live_rows == 0
 
 
+def test_samples_that_are_cut_short_say_so_whatever_ended_before(onnx_backend: Backend) -> None:
+    desk = Desk(onnx_backend)
+    ends = iter([True, False])
+    desk.submit(1, 5, num_samples=2, stop_condition=lambda tokens: len(tokens) == 2 and next(ends))
+    desk.rounds(3)
+    desk.streams[0].cancel()
+    desk.rounds(1)
+    last = desk.last(0)
+    assert [(item.reason, item.finished) for item in last.hypotheses] == [("stop", True), ("cancelled", False)]
+
+
 def test_slots_are_used_again(backend: Backend) -> None:
     desk = Desk(backend)
     for number in range(30):

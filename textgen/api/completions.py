@@ -10,11 +10,12 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 
 from textgen.api.logprobs import Logprobs
-from textgen.api.protocol import CompletionRequest, TokenIds
+from textgen.api.protocol import ApiError, CompletionRequest, TokenIds
 from textgen.studio import BOS_ID, LoadedModel, TextDelta, TextEnd, TextEvent, TextStream, TextToken, TokenScore
 
 Chunk = dict[str, Any]
-_FINISHED = {"eos": "stop", "stop": "stop"}
+# A text that ended for another reason was cut short, which no word of theirs says.
+_FINISHED = {"eos": "stop", "stop": "stop", "length": "length"}
 
 
 class Completion:
@@ -46,6 +47,7 @@ class Completion:
         self._settings = request.settings(model.defaults)
         self._streams: list[TextStream] = []
         self._new_tokens = 0
+        self._cut: str | None = None
         try:
             for prompt in self._prompts if request.max_tokens else ():
                 self._streams.append(model.generate(prompt, self._settings))
@@ -62,17 +64,19 @@ class Completion:
         return prompt if isinstance(prompt, str) else self._model.tokenizer.decode(prompt)
 
     async def whole(self) -> Chunk:
-        """The answer when all is written."""
+        """The answer when all is written; raises `ApiError` for a text that was cut short."""
         choices: list[Chunk] = []
         for number in range(len(self._prompts)):
             end = await self._end(number)
             choices += await to_thread.run_sync(self._choices, number, end)
+        self._check_whole()
         return {**self._head, "choices": choices, "usage": self.usage()}
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """The answer as it is written, the prompts one after the other; they are written side by side all the same.
 
-        A choice's log-probabilities come with its last chunk.
+        A choice's log-probabilities come with its last chunk, and how it ended unless it was cut short. After all of
+        them that raises `ApiError`.
         """
         count = self._request.n
         for number in range(len(self._prompts)):
@@ -89,6 +93,7 @@ class Completion:
                         end = event
             for choice in await to_thread.run_sync(self._choices, number, end):
                 yield {**self._head, "choices": [{**choice, "text": ""}]}
+        self._check_whole()
         if self._request.stream_options and self._request.stream_options.include_usage:
             yield {**self._head, "choices": [], "usage": self.usage()}
 
@@ -97,6 +102,15 @@ class Completion:
         read = sum(len(prompt) - 1 for prompt in self._prompts)
         new = self._new_tokens
         return {"prompt_tokens": read, "completion_tokens": new, "total_tokens": read + new}
+
+    def _check_whole(self) -> None:
+        if self._cut == "deadline":
+            seconds = self._model.limits.request_deadline_seconds
+            message = f"The text was cut short after {seconds:g} seconds, the most that one may take."
+            raise ApiError(503, message, kind="server_error", code="deadline_exceeded")
+        if self._cut is not None:
+            message = "The server is shutting down; the text was cut short."
+            raise ApiError(503, message, kind="server_error", code="shutting_down")
 
     def _chunk(self, index: int, text: str) -> Chunk:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
@@ -119,10 +133,9 @@ class Completion:
         self._new_tokens += end.tokens if end else 0
         choices = []
         for index in range(request.n):
-            text, reason, logprobs = "", "length", None
+            text, reason, logprobs = "", self._reason(end, index), None
             if end is not None and index < len(end.hypotheses):
                 text = end.hypotheses[index].text
-                reason = _FINISHED.get(end.samples[index].reason if index < len(end.samples) else end.reason, "length")
             if request.logprobs is not None:
                 found = Logprobs()
                 found.add_prompt(self._model, scores, begun=request.echo and self._begun(number))
@@ -137,6 +150,15 @@ class Completion:
                 }
             )
         return choices
+
+    def _reason(self, end: TextEnd | None, index: int) -> str | None:
+        """Why a choice ended, in OpenAI's words: a text of no tokens has all that it may have. None: cut short."""
+        if end is None:
+            return "length"
+        reason = end.samples[index].reason if index < len(end.samples) else end.reason
+        if reason not in _FINISHED:
+            self._cut = reason
+        return _FINISHED.get(reason)
 
     def _begun(self, number: int) -> bool:
         """Whether a prompt was given with the token that begins texts, which it has in any case."""

@@ -6,12 +6,21 @@ beside them any setting of ours may be given under its own name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from textgen.config import GenerationSettings, update_settings
-from textgen.errors import Busy, DeadlineExceeded, EngineClosed, InvalidSetting, NotFound, TextgenError
+from textgen.errors import (
+    Busy,
+    DeadlineExceeded,
+    EngineClosed,
+    InvalidSetting,
+    LearningElsewhere,
+    NotFound,
+    TextgenError,
+)
 from textgen.limits import Limits
 
 TokenIds = list[int]
@@ -23,7 +32,7 @@ OUR_EXTRAS = tuple(name for name in GenerationSettings.model_fields if name not 
 
 
 class ApiError(Exception):
-    """An answer other than success: HTTP `status`, and what OpenAI's clients make their exceptions of."""
+    """An answer other than success: HTTP `status` and `headers`, and what OpenAI's clients make exceptions of."""
 
     def __init__(
         self,
@@ -33,9 +42,11 @@ class ApiError(Exception):
         kind: str = "invalid_request_error",
         param: str | None = None,
         code: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers
         self.content = {"error": {"message": message, "type": kind, "param": param, "code": code or None}}
 
 
@@ -62,7 +73,7 @@ class CompletionRequest(BaseModel):
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     echo: bool = False
     stop: str | list[str] | None = None
-    suffix: None = None
+    suffix: str | None = None
     user: str | None = None
 
     @property
@@ -81,7 +92,9 @@ class CompletionRequest(BaseModel):
 
     def settings(self, defaults: GenerationSettings) -> GenerationSettings:
         """How to write; what is not given is as the model's own `defaults`. Raises `InvalidSetting`."""
-        values: dict[str, Any] = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+        values: dict[str, Any] = dict(self.model_extra or {})
+        if values.get("seed") == -1:  # many clients' word for any
+            values["seed"] = None
         if self.stop is not None:
             values["stop"] = [self.stop] if isinstance(self.stop, str) else self.stop
         beams = {"num_beams": self.best_of, "num_return": self.n} if self.searches else {"num_samples": self.n}
@@ -93,11 +106,11 @@ class CompletionRequest(BaseModel):
 
 
 def parse_body(kind: type[Body], body: object) -> Body:
-    """What a JSON body says; raises `ApiError` naming the field."""
+    """What a JSON body says, null meaning a field's default; raises `ApiError` naming the field."""
     if not isinstance(body, dict):
         raise ApiError(400, "The body is to be a JSON object.")
     try:
-        return kind.model_validate(body)
+        return kind.model_validate({name: value for name, value in body.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         param = str(first["loc"][0]) if first["loc"] else None
@@ -122,12 +135,17 @@ def _check(request: CompletionRequest, limits: Limits) -> None:
         raise ApiError(400, f"best_of: {request.best_of}; allowed: at least n ({request.n})", param="best_of")
     if request.searches and request.stream:
         raise ApiError(400, "stream: the best of several texts is known at the end only", param="stream")
+    if request.suffix:
+        allowed = "nothing, for texts are written from their beginning on"
+        raise ApiError(400, f"suffix: a text was given; allowed: {allowed}", param="suffix")
     if request.max_tokens == 0 and not request.echo:
         raise ApiError(400, "max_tokens: 0; allowed: at least 1, or 0 with echo", param="max_tokens")
 
 
-def as_api_error(error: TextgenError) -> ApiError:
+def as_api_error(error: ApiError | TextgenError) -> ApiError:
     """An error of ours in the client's terms."""
+    if isinstance(error, ApiError):
+        return error
     if isinstance(error, NotFound):
         return ApiError(404, str(error), param="model", code="model_not_found")
     if isinstance(error, InvalidSetting):
@@ -135,8 +153,8 @@ def as_api_error(error: TextgenError) -> ApiError:
             str(error.params["field"]), str(error.params["field"])
         )
         return ApiError(400, str(error), param=field)
-    if isinstance(error, (Busy, EngineClosed)):
+    if isinstance(error, Busy | LearningElsewhere):
         return ApiError(429, str(error), kind="rate_limit_error", code="rate_limit_exceeded")
-    if isinstance(error, DeadlineExceeded):
+    if isinstance(error, DeadlineExceeded | EngineClosed):
         return ApiError(503, str(error), kind="server_error")
     return ApiError(500, str(error), kind="server_error")

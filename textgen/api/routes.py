@@ -13,7 +13,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 
 from textgen.api.completions import Completion
 from textgen.api.metrics import Metrics
@@ -26,7 +26,9 @@ from textgen.workshop import Workshop
 _MOST_BODY_BYTES = 8_000_000
 _LOOK_SECONDS = 0.5
 _COMPLETIONS = "/v1/completions"
-_OUTCOMES = {401: "denied", 429: "busy"}
+_CLIENT_GONE = 499  # as nginx has it; nobody reads that answer
+_OUTCOMES = {401: "denied", 429: "busy", _CLIENT_GONE: "cancelled"}
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -56,9 +58,7 @@ class Api:
     def routes(self) -> list[BaseRoute]:
         """To be served beside the page."""
         return [
-            self._route("/v1/models", self._models, "GET"),
-            self._route("/v1/models/{name:path}", self._model, "GET"),
-            self._route(_COMPLETIONS, self._complete, "POST"),
+            *self._routes_of_openai(),
             self._route("/tokenize", self._tokenize, "POST"),
             self._route("/detokenize", self._detokenize, "POST"),
             self._route("/tokenizer_info", self._tokenizer_info, "GET"),
@@ -66,27 +66,34 @@ class Api:
             Route("/healthz", _healthy, methods=["GET"]),
         ]
 
-    def _route(self, path: str, handler: Callable[[Request], Any], method: str) -> BaseRoute:
+    def _routes_of_openai(self) -> list[Route]:
+        """All that lies under `/v1`: nobody else answers there."""
+        known = [
+            self._route("/v1/models", self._models, "GET"),
+            self._route("/v1/models/{name:path}", self._model, "GET"),
+            self._route(_COMPLETIONS, self._complete, "POST"),
+        ]
+
+        async def refuse(request: Request) -> Response:
+            raise _refusal(request, known)
+
+        return [*known, *(self._route(path, refuse, *_METHODS) for path in ("/v1", "/v1/{rest:path}"))]
+
+    def _route(self, path: str, handler: Callable[[Request], Any], *methods: str) -> Route:
         """A route for those who may ask, which answers in any case and is counted."""
 
         async def guarded(request: Request) -> Response:
             try:
                 self._admit(request)
                 answer: Response = await handler(request)
-            except ApiError as error:
-                answer = _Json(error.content, error.status)
-            except TextgenError as error:
-                told = as_api_error(error)
-                answer = _Json(told.content, told.status)
-            except Exception:
-                _LOGGER.exception("a request to %s failed", request.url.path)
-                failed = ApiError(500, "The server failed; its log says why.", kind="server_error")
-                answer = _Json(failed.content, failed.status)
+            except Exception as error:
+                told = _told(error, path)
+                answer = _Json(told.content, told.status, told.headers)
             if not isinstance(answer, StreamingResponse):  # those are counted when they end
                 self._metrics.count(path, outcome(answer.status_code))
             return answer
 
-        return Route(path, guarded, methods=[method])
+        return Route(path, guarded, methods=list(methods))
 
     def _admit(self, request: Request) -> None:
         if not self._keys:
@@ -151,15 +158,16 @@ class Api:
         """Server-sent events; an error in the middle is one of them, for the status has been sent."""
         became = "cancelled"
         try:
-            with closing(completion):
-                async for chunk in completion.chunks():
-                    yield _event(chunk)
-            became = outcome(200)
+            try:
+                with closing(completion):
+                    async for chunk in completion.chunks():
+                        yield _event(chunk)
+                became = outcome(200)
+            except Exception as error:
+                told = _told(error, _COMPLETIONS)
+                became = outcome(told.status)
+                yield _event(told.content)
             yield "data: [DONE]\n\n"
-        except TextgenError as error:
-            told = as_api_error(error)
-            became = outcome(told.status)
-            yield _event(told.content)
         finally:
             release()
             self._metrics.count(_COMPLETIONS, became)
@@ -179,23 +187,50 @@ class Api:
 async def _unless_gone(request: Request, completion: Completion) -> Any:
     """The whole answer; where the client has gone nobody needs it, and the streams end."""
     answer: Any = None
-    failed: TextgenError | None = None
+    failed: ApiError | TextgenError | None = None
+    gone = False
     async with anyio.create_task_group() as group:
 
         async def watch() -> None:
+            nonlocal gone
             while not await request.is_disconnected():
                 await anyio.sleep(_LOOK_SECONDS)
+            gone = True
             completion.close()
 
         group.start_soon(watch)
         try:
             answer = await completion.whole()
-        except TextgenError as error:  # not through the group, which would wrap it
+        except (ApiError, TextgenError) as error:  # not through the group, which would wrap it
             failed = error
         group.cancel_scope.cancel()
+    if gone:
+        raise ApiError(_CLIENT_GONE, "The client has gone.")
     if failed is not None:
         raise failed
     return answer
+
+
+def _refusal(request: Request, known: Sequence[Route]) -> ApiError:
+    """The answer where none of the known routes has this path, or none takes this method there."""
+    asked = f"{request.method} {request.url.path}"
+    fitting = [route for route in known if route.matches(request.scope)[0] != Match.NONE]
+    if fitting:
+        allowed = {method for route in fitting for method in route.methods or ()}
+        methods = ", ".join(sorted(allowed))
+        return ApiError(405, f"{asked} is not allowed; allowed: {methods}.", headers={"Allow": methods})
+    there = "POST /v1/completions, GET /v1/models, GET /v1/models/NAME"
+    if request.path_params.get("rest", "").startswith("chat/"):
+        there = "POST /v1/completions; these models continue a text and have learned no dialogue"
+    return ApiError(404, f"{asked} is unknown; there is: {there}.", code="unknown_url")
+
+
+def _told(error: Exception, path: str) -> ApiError:
+    """What the client is told; what went wrong in the server itself stands in its log."""
+    if isinstance(error, ApiError | TextgenError):
+        return as_api_error(error)
+    _LOGGER.error("a request to %s failed", path, exc_info=error)
+    return ApiError(500, "The server failed; its log says why.", kind="server_error")
 
 
 class _Json(JSONResponse):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +81,8 @@ class SamplingTask(GenerationTask):
         self.running = len(self.sequences)
 
     def end(self, reason: FinishReason) -> None:
-        hypotheses = tuple(sequence.hypothesis() for sequence in self.sequences)
+        found = [sequence.hypothesis() for sequence in self.sequences]
+        hypotheses = tuple(replace(item, reason=item.reason or reason) for item in found)
         self.mailbox.put(FinishedEvent(hypotheses[0].reason or reason, hypotheses))
 
 
