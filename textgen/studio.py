@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from textgen.config import AdaptationSettings, BackendName, GenerationSettings, update_settings
 from textgen.engine.requests import GenerationRequest, TokenScore
-from textgen.engine.statistics import GAP_BOUNDS_SECONDS, EngineFigures, EngineStatistics
+from textgen.engine.statistics import (
+    FIRST_TOKEN_BOUNDS_SECONDS,
+    GAP_BOUNDS_SECONDS,
+    EngineFigures,
+    EngineStatistics,
+)
 from textgen.errors import EngineClosed, InvalidSetting, NotFound, TextgenError
 from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
 from textgen.jobs.people import EVERYBODY, Person
@@ -54,6 +59,7 @@ __all__ = [
     "BOS_ID",
     "EOS_ID",
     "EVERYBODY",
+    "FIRST_TOKEN_BOUNDS_SECONDS",
     "GAP_BOUNDS_SECONDS",
     "BackendName",
     "BeamsUpdate",

@@ -7,7 +7,13 @@ import pytest
 
 from tests.engine.helpers import PATIENCE_SECONDS, HeldBackend, ManualClock, read, request, text
 from textgen.engine import Backend, Engine
-from textgen.engine.statistics import GAP_BOUNDS_SECONDS, EngineFigures, EngineStatistics, Pace
+from textgen.engine.statistics import (
+    FIRST_TOKEN_BOUNDS_SECONDS,
+    GAP_BOUNDS_SECONDS,
+    EngineFigures,
+    EngineStatistics,
+    Pace,
+)
 from textgen.errors import Busy
 from textgen.limits import Limits
 from textgen.model import LanguageModel
@@ -28,43 +34,77 @@ def until(statistics: EngineStatistics, condition: Callable[[EngineFigures], boo
 
 
 class TestPace:
-    def test_every_row_waits_for_the_round(self, statistics: EngineStatistics) -> None:
-        clock = ManualClock()
+    """Rows are named by texts; what each was asked for at is 0."""
+
+    @pytest.fixture
+    def clock(self) -> ManualClock:
+        return ManualClock()
+
+    @pytest.fixture
+    def pace(self, statistics: EngineStatistics, clock: ManualClock) -> Pace:
+        """One whose rows "a", "b" and "c" have begun, within two seconds."""
         pace = Pace(statistics, clock)
         pace.begin_round()
-        clock.seconds = 0.02
-        pace.tokens += 3
+        clock.seconds = 2.0
+        for row in "abc":
+            pace.wrote(row, 0, asked=0.0)
         pace.end_round(3)
-        pace.begin_round()
-        clock.seconds = 0.05
-        pace.tokens += 3
-        pace.end_round(3)
+        return pace
+
+    def test_what_comes_before_a_text_is_no_gap(self, pace: Pace, statistics: EngineStatistics) -> None:
         figures = statistics.figures()
-        assert figures.generated_tokens == 6
+        assert (figures.generated_tokens, sum(figures.gaps), figures.gap_seconds) == (3, 0, 0.0)
+        assert figures.first_tokens[FIRST_TOKEN_BOUNDS_SECONDS.index(2.5)] == sum(figures.first_tokens) == 3
+        assert figures.first_token_seconds == pytest.approx(6.0)
+
+    def test_every_row_waits_for_the_round(self, pace: Pace, clock: ManualClock, statistics: EngineStatistics) -> None:
+        for index, seconds in ((1, 0.02), (2, 0.03)):
+            pace.begin_round()
+            clock.seconds += seconds
+            for row in "abc":
+                pace.wrote(row, index, asked=0.0)
+            pace.end_round(3)
+        figures = statistics.figures()
+        assert figures.generated_tokens == 9
         assert figures.gaps[GAP_BOUNDS_SECONDS.index(0.025)] == 3
         assert figures.gaps[GAP_BOUNDS_SECONDS.index(0.05)] == 3
         assert figures.gap_seconds == pytest.approx(3 * 0.02 + 3 * 0.03)
 
-    def test_tokens_of_one_row_share_its_round(self, statistics: EngineStatistics) -> None:
-        clock = ManualClock()
-        pace = Pace(statistics, clock)
+    def test_one_that_begins_holds_up_the_others_only(
+        self, pace: Pace, clock: ManualClock, statistics: EngineStatistics
+    ) -> None:
         pace.begin_round()
-        clock.seconds = 0.08
-        pace.tokens += 16
+        clock.seconds += 0.4
+        pace.wrote("a", 1, asked=0.0)
+        for index in range(4):
+            pace.wrote("d", index, asked=1.9)
+        pace.end_round(2)
+        figures = statistics.figures()
+        assert (figures.generated_tokens, sum(figures.gaps)) == (8, 1)
+        assert figures.gap_seconds == pytest.approx(0.4)
+        assert figures.first_token_seconds == pytest.approx(6.5)
+
+    def test_tokens_of_one_row_share_its_round(
+        self, pace: Pace, clock: ManualClock, statistics: EngineStatistics
+    ) -> None:
+        pace.begin_round()
+        clock.seconds += 0.072
+        for index in range(1, 17):
+            pace.wrote("a", index, asked=0.0)
         pace.end_round(1)
         figures = statistics.figures()
         assert figures.gaps[GAP_BOUNDS_SECONDS.index(0.005)] == 16
-        assert figures.gap_seconds == pytest.approx(0.08)
+        assert figures.gap_seconds == pytest.approx(0.072)
 
-    def test_a_pause_in_which_nobody_writes_is_no_gap(self, statistics: EngineStatistics) -> None:
-        clock = ManualClock()
-        pace = Pace(statistics, clock)
+    def test_a_pause_in_which_nobody_writes_is_no_gap(
+        self, pace: Pace, clock: ManualClock, statistics: EngineStatistics
+    ) -> None:
         pace.begin_round()
         pace.end_round(0)
         clock.seconds = 1_000.0
         pace.begin_round()
         clock.seconds += 0.001
-        pace.tokens += 1
+        pace.wrote("a", 1, asked=0.0)
         pace.end_round(1)
         assert statistics.figures().gap_seconds == pytest.approx(0.001)
 
@@ -72,9 +112,12 @@ class TestPace:
 def test_a_text_is_counted(backend: Backend, statistics: EngineStatistics) -> None:
     prompt = (1, *text(1, size=30))
     with Engine(backend, statistics=statistics) as engine:
-        tokens, finished = read(engine.submit(request(*prompt, max_new_tokens=50)))
+        tokens, finished = read(engine.submit(request(*prompt, max_new_tokens=50, eos_id=None)))
         figures = until(statistics, lambda it: it.generated_tokens >= len(tokens))
-        assert figures.generated_tokens == sum(figures.gaps) == len(tokens)
+        assert figures.generated_tokens == len(tokens)
+        assert sum(figures.first_tokens) == 1
+        assert 0 < sum(figures.gaps) < len(tokens)
+        assert 0 < figures.first_token_seconds < PATIENCE_SECONDS
         assert figures.prompt_tokens == len(prompt) - 1
         assert figures.ended == {finished.reason: 1}
         assert 0 < figures.gap_seconds < PATIENCE_SECONDS
@@ -87,6 +130,7 @@ def test_a_search_is_counted_step_by_step(backend: Backend, statistics: EngineSt
         list(engine.submit(request(num_beams=4, max_new_tokens=6, eos_id=None)))
         figures = until(statistics, lambda it: it.generated_tokens >= 6)
     assert (figures.generated_tokens, dict(figures.ended)) == (6, {"length": 1})
+    assert (sum(figures.first_tokens), sum(figures.gaps)) == (1, 5)
 
 
 def test_several_engines_count_together(

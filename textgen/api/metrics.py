@@ -7,7 +7,7 @@ are counted here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from textgen.studio import EVERYBODY, GAP_BOUNDS_SECONDS, EngineFigures, Studio
+from textgen.studio import EVERYBODY, FIRST_TOKEN_BOUNDS_SECONDS, GAP_BOUNDS_SECONDS, EngineFigures, Studio
 from textgen.workshop import Workshop
 
 # The states of runs are told also where no run is in one: a watcher cannot tell nothing from zero.
@@ -80,7 +80,14 @@ def _of_engines(figures: EngineFigures) -> Iterator[Metric]:
     for reason, times in sorted(figures.ended.items()):
         ended.add_metric([reason], times)
     yield ended
-    bounds = [*(f"{bound:g}" for bound in GAP_BOUNDS_SECONDS), "+Inf"]
     gaps = HistogramMetricFamily("textgen_token_gap_seconds", "Time between two tokens of a text.")
-    gaps.add_metric([], list(zip(bounds, accumulate(figures.gaps), strict=True)), figures.gap_seconds)
+    gaps.add_metric([], _buckets(GAP_BOUNDS_SECONDS, figures.gaps), figures.gap_seconds)
     yield gaps
+    firsts = HistogramMetricFamily("textgen_first_token_seconds", "Time from a request to the first token of a text.")
+    firsts.add_metric([], _buckets(FIRST_TOKEN_BOUNDS_SECONDS, figures.first_tokens), figures.first_token_seconds)
+    yield firsts
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """As Prometheus has them: under each bound all that is below it."""
+    return list(zip([*(f"{bound:g}" for bound in bounds), "+Inf"], accumulate(counts), strict=True))

@@ -352,7 +352,7 @@ class Scheduler:
             return  # another of its samples has failed
         event, reason = choice
         task.mailbox.put(event)
-        self._pace.tokens += 1
+        self._pace.wrote(lane.sequence, event.index, asked=task.mailbox.asked)
         written = event.index + 1
         if steps and (reason is not None or written % self.cached_every_tokens < steps):
             text = np.concatenate([task.context_ids, lane.sequence.token_ids[:-1]]).astype(np.int64)
@@ -367,7 +367,8 @@ class Scheduler:
         """One step of a beam search, from logits [running beams, vocab]."""
         advance = task.search.advance(logits)
         task.mailbox.put(advance.event)
-        self._pace.tokens += 1
+        self._pace.wrote(task, task.steps, asked=task.mailbox.asked)
+        task.steps += 1
         if advance.reason is not None:
             self._end(task, advance.reason)
             return

@@ -35,6 +35,7 @@ class Mailbox:
 
     def __init__(self, *, backend_name: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self.backend_name = backend_name
+        self.asked = clock()  # when its text was asked for
         self._clock = clock
         self._began: float | None = None
         self._changed_at = 0.0

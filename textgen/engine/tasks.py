@@ -87,11 +87,15 @@ class SamplingTask(GenerationTask):
 
 
 class SearchTask(GenerationTask):
-    """A request for a beam search; its running beams have the first slots and read `token_ids` next."""
+    """A request for a beam search that is so many `steps` on.
+
+    Its running beams have the first slots and read `token_ids` next.
+    """
 
     def __init__(self, request: GenerationRequest, *, seed: int, mailbox: Mailbox, deadline: float) -> None:
         super().__init__(request, mailbox=mailbox, deadline=deadline)
         self.search = BeamSearch(request, seed)
+        self.steps = 0
         self.token_ids: TokenIds = self.context_ids[-1:]
 
     def end(self, reason: FinishReason) -> None:
