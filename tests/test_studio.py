@@ -82,6 +82,30 @@ def test_models_are_listed_and_damaged_ones_left_out(models: Path, trained_run: 
     assert [(info.name, info.folder) for info in runs] == [("tiny", trained_run / "checkpoints" / "best")]
 
 
+def test_a_folder_may_be_given_in_any_way(models: Path, trained_run: Path) -> None:
+    names = [info.name for info in Studio([models], device="cpu").models()]
+    for folders in (models, str(models), [str(models)], (models,)):
+        with Studio(folders, device="cpu") as studio:
+            assert [info.name for info in studio.models()] == names
+    with Studio(str(models / "tiny"), device="cpu", threads=1) as studio, studio.borrow("tiny") as model:
+        assert model.write("Mira ", max_new_tokens=4, seed=1)
+    with pytest.raises(EngineClosed):
+        studio.borrow("tiny")
+
+
+def test_each_of_two_models_of_one_name_is_found(models: Path, trained_run: Path) -> None:
+    studio = Studio([models, trained_run], device="cpu", threads=1)
+    folders = {info.name: info.folder for info in studio.models()}
+    other = f"{trained_run.parent.name}/tiny"
+    assert {name: studio.load(name).folder for name in ("tiny", other)} == {
+        name: folders[name] for name in ("tiny", other)
+    }
+    for wrong in (f"{models.name}/tiny", "tiny/", f"../{other}", "", "/"):
+        with pytest.raises(NotFound):
+            studio.load(wrong)
+    studio.close()
+
+
 @pytest.fixture
 def private(trained_run: Path, models: Path, tmp_path: Path) -> Iterator[Studio]:
     """Everybody's models, and runs of Anna, of Bo, and of Anna again, which she is discarding."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from textgen.config import AdaptationSettings, BackendName, GenerationSettings, update_settings
@@ -282,11 +282,11 @@ class StudioFigures:
 
 
 class Studio:
-    """The models in some folders, loaded when first used."""
+    """The models in a folder or in several, loaded when first used; to be closed, or used in a `with` statement."""
 
     def __init__(
         self,
-        folders: Sequence[Path],
+        folders: str | Path | Sequence[str | Path],
         *,
         device: str = "auto",
         backend: BackendName = "auto",
@@ -299,7 +299,7 @@ class Studio:
         self._backend: BackendName = backend
         self._threads = threads
         self._cache_folder = cache_folder
-        self._folders = list(folders)
+        self._folders = [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
         self._statistics = EngineStatistics()
         self._lock = threading.Lock()
         self._loads = 0
@@ -343,9 +343,15 @@ class Studio:
 
         Damaged ones are left out, and so are other people's.
         """
+        return self._models(person)
+
+    def _models(self, person: Person, folder_name: str | None = None) -> list[ModelInfo]:
+        """All of them, or those in folders of that name: the last part of the model's own."""
         found: dict[str, ModelInfo] = {}
         for folder in self._folders:
             for candidate in (folder, *_children(folder)):
+                if folder_name is not None and candidate.name != folder_name:
+                    continue
                 checkpoint = resolve_checkpoint(candidate)
                 if not is_checkpoint(checkpoint):
                     continue
@@ -367,10 +373,10 @@ class Studio:
 
         Raises `NotFound`, also for another person's, `BadCheckpoint` and whatever else keeps it from running.
         """
-        known = {info.name: info.folder for info in self.models(person)}
-        if name not in known:
-            raise NotFound("model", name, ", ".join(known))
-        return self._library.borrow(known[name])
+        folder = next((info.folder for info in self._models(person, PurePath(name).name) if info.name == name), None)
+        if folder is None:
+            raise NotFound("model", name, ", ".join(info.name for info in self.models(person)))
+        return self._library.borrow(folder)
 
     def load(self, name: str, person: Person = EVERYBODY) -> LoadedModel:
         """The model of that name to look at; to use it, `borrow` it. Raises as `borrow`."""
@@ -396,6 +402,12 @@ class Studio:
     def close(self) -> None:
         """Ends all engines; streams that run end as cancelled."""
         self._library.close()
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def _are_whole_numbers(value: object) -> bool:

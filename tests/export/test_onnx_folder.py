@@ -77,6 +77,8 @@ def test_a_folder_has_all_that_it_needs_and_what_suits_the_model(
         assert f"| `{value.name}` | {kind} | [{', '.join(map(str, value.shape))}] |" in guide
     sizes = [(exported / name).stat().st_size for name in ("model.onnx", "model_int8.onnx")]
     assert sizes[1] < 0.4 * sizes[0]
+    assert f"{100 * sizes[1] / sizes[0]:.0f} % of the size" in guide
+    assert f"{checkpoint.model.num_parameters / 1e3:.1f} thousand parameters" in guide
 
 
 def test_the_model_in_fp32_writes_the_same_as_the_reference(

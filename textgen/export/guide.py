@@ -19,7 +19,7 @@ Made by Textgen Studio {version}, but it works without that: {shape}.
 | file | what it is |
 |---|---|
 | `model.onnx` | the whole model in fp32 |
-| `model_int8.onnx` | the same with 8-bit weights: a quarter of the size, nearly as good, faster outside browsers |
+| `model_int8.onnx` | the same with 8-bit weights: {ratio} % of the size, nearly as good, faster outside browsers |
 | `tokenizer.json` | the vocabulary, to be read by any program |
 | `tokenizer.model` | the same for SentencePiece |
 | `generation_config.json` | settings that suit the model |
@@ -88,8 +88,8 @@ in the text, which SentencePiece by itself takes for a space. `tokenizer.js` doe
 """
 
 
-def guide(model: LanguageModel) -> str:
-    """How to use what was exported of `model`, in Markdown."""
+def guide(model: LanguageModel, *, size_ratio: float) -> str:
+    """How to use what was exported of `model`, in Markdown; `size_ratio` is that of its graphs, 8 bits to fp32."""
     shape, names = model.settings, list(chain.from_iterable(state_names(model)))
     layers = f"{shape.num_layers} layer{'' if shape.num_layers == 1 else 's'} of {shape.hidden_size}"
 
@@ -98,7 +98,8 @@ def guide(model: LanguageModel) -> str:
 
     return _GUIDE.format(
         version=__version__,
-        shape=f"{shape.cell}, {layers}, {shape.vocab_size:,} tokens, {model.num_parameters / 1e6:.1f} M parameters",
+        shape=f"{shape.cell}, {layers}, {shape.vocab_size:,} tokens, {_rounded(model.num_parameters)} parameters",
+        ratio=f"{100 * size_ratio:.0f}",
         inputs="\n".join(row(name, "the state: zeros before a text") for name in names),
         outputs="\n".join(row(f"next_{name}", f"`{name}` of the next call") for name in names),
         ort_web=ORT_WEB_VERSION,
@@ -108,3 +109,10 @@ def guide(model: LanguageModel) -> str:
         bos=BOS_ID,
         eos=EOS_ID,
     )
+
+
+def _rounded(count: int) -> str:
+    """A number as people say it: "999", "12.3 thousand", "4.6 M"."""
+    if count < 1_000:
+        return str(count)
+    return f"{count / 1e3:.1f} thousand" if count < 999_950 else f"{count / 1e6:.1f} M"

@@ -35,16 +35,17 @@ def export_onnx(folder: Path, checkpoint: Checkpoint, tokenizer: Tokenizer) -> N
     texts = {
         TOKENIZER_JSON: tokenizer_json(tokenizer),
         GENERATION: generation_json(checkpoint.generation),
-        CARD: guide(checkpoint.model),
         **{name: (files("textgen.export") / "page" / name).read_text(encoding="utf-8") for name in PAGE},
     }
     if checkpoint.card:
         texts[MODEL_CARD] = checkpoint.card
 
     def fill(new: Path) -> None:
+        sizes = []
         for name, products in GRAPHS.items():
             graph = GraphBuilder(checkpoint.model, products()).language_model()
-            (new / name).write_bytes(graph.SerializeToString())
+            sizes.append((new / name).write_bytes(graph.SerializeToString()))
+        (new / CARD).write_text(guide(checkpoint.model, size_ratio=sizes[1] / sizes[0]), encoding="utf-8")
         (new / TOKENIZER).write_bytes(checkpoint.tokenizer_bytes)
         for name, text in texts.items():
             (new / name).write_text(text, encoding="utf-8")
