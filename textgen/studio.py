@@ -331,6 +331,11 @@ class Studio:
             models_bytes=self._library.nbytes,
         )
 
+    @property
+    def ready(self) -> bool:
+        """Whether a model has written: what takes its time only once, loading and compiling, is over."""
+        return self._statistics.figures().generated_tokens > 0
+
     def _load(self, folder: Path) -> LoadedModel:
         running = Running(self.device, self._backend, self._threads, self._cache_folder)
         model = LoadedModel(folder, running=running, limits=self.limits, statistics=self._statistics)

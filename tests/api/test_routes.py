@@ -46,7 +46,7 @@ def test_keys_are_asked_for_where_there_are_some(studio: Studio) -> None:
         assert ask(address, "POST", "/v1/completions", b"{}")[0] == 401
         assert ask(address, "POST", "/v1/chat/completions", b"{}")[0] == 401
         # Whoever watches the host has no key.
-        assert ask(address, "GET", "/healthz") == (200, {"status": "ok"})
+        assert ask(address, "GET", "/healthz") == (200, {"status": "ok", "ready": True})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.api.conftest import client_of, serving
+from tests.api.conftest import ask, client_of, serving
 from textgen.jobs.people import EVERYBODY
 from textgen.jobs.run_folder import resolve_checkpoint
 from textgen.limits import Limits
@@ -40,6 +40,7 @@ def closing(trained_run: Path, tmp_path: Path) -> Iterator[Callable[..., Studio]
 def test_a_text_cut_by_the_servers_end_is_no_whole_one(closing: Callable[..., Studio]) -> None:
     studio = closing(Limits(max_new_tokens=100_000))
     with serving(studio, EVERYBODY) as address, client_of(address) as client, ThreadPoolExecutor() as threads:
+        assert ask(address, "GET", "/healthz") == (200, {"status": "ok", "ready": False})
         whole = threads.submit(lambda: client.completions.create(**LONG, max_tokens=100_000))
         stream = iter(client.completions.create(**LONG, max_tokens=100_000, stream=True, logprobs=0))
         chunks = [next(stream)]

@@ -63,7 +63,7 @@ class Api:
             self._route("/detokenize", self._detokenize, "POST"),
             self._route("/tokenizer_info", self._tokenizer_info, "GET"),
             self._route("/metrics", self._watched, "GET"),
-            Route("/healthz", _healthy, methods=["GET"]),
+            Route("/healthz", self._healthy, methods=["GET"]),
         ]
 
     def _routes_of_openai(self) -> list[Route]:
@@ -176,6 +176,9 @@ class Api:
         content, kind = await to_thread.run_sync(self._metrics.exposition, request.headers.get("accept", ""))
         return Response(content, headers={"Content-Type": kind})
 
+    async def _healthy(self, _request: Request) -> Response:
+        return _Json({"status": "ok", "ready": self._studio.ready})
+
     def _waiting(self) -> CapacityLimiter:
         """One for all requests, made in the event loop that they share."""
         if self._limiter is None:
@@ -271,7 +274,3 @@ def _described(info: ModelInfo) -> dict[str, Any]:
     except OSError:
         created = 0
     return {"id": info.name, "object": "model", "created": created, "owned_by": "textgen"}
-
-
-async def _healthy(_request: Request) -> Response:
-    return _Json({"status": "ok"})

@@ -19,6 +19,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
+from textgen.config import GenerationSettings
 from textgen.errors import InvalidSetting, TextgenError
 from textgen.files import SPACE_STORAGE, cache_folder, is_mounted
 from textgen.limits import Limits
@@ -243,15 +244,16 @@ def people_from(environment: Mapping[str, str], runs: Path | None) -> People:
 
 
 def warm_up(studio: Studio) -> None:
-    """Loads the first model, and torch for it, while the browser still fetches the page."""
+    """Loads the first model, and torch for it, and has it write a token while the browser still fetches the page."""
     names = [info.name for info in studio.models()]
     if names:
-        threading.Thread(target=_load_quietly, args=(studio, names[0]), name="textgen-warm-up", daemon=True).start()
+        threading.Thread(target=_begin_quietly, args=(studio, names[0]), name="textgen-warm-up", daemon=True).start()
 
 
-def _load_quietly(studio: Studio, name: str) -> None:
+def _begin_quietly(studio: Studio, name: str) -> None:
     try:
-        studio.borrow(name).release()
+        with studio.borrow(name) as model, model.generate("", GenerationSettings(max_new_tokens=1)) as stream:
+            list(stream)  # whereby all is compiled that the first text would wait for
     except TextgenError:
         # Whoever chooses this model is told; a damaged checkpoint must not keep the page from opening.
         return
