@@ -90,9 +90,9 @@ class TestUpload:
         space = put(hub, model, progress=told.append)
         names = ("config.json", "model.safetensors", "tokenizer.model", "generation_config.json", "README.md")
         weights = {f"checkpoints/tales/{name}" for name in (*names, "copy_index.bin")}
-        made = {"README.md", "app.py", "requirements.txt", ".gitattributes"}
+        made = {"README.md", "LICENSE", "app.py", "requirements.txt", ".gitattributes"}
         assert space.files.keys() == {*tracked("textgen"), *weights, *made}
-        for name in (*tracked("textgen"), "app.py", "requirements.txt"):
+        for name in (*tracked("textgen"), "LICENSE", "app.py", "requirements.txt"):
             assert space.files[name] == (ROOT / name).read_bytes()
         assert space.commits == 1
         assert (space.private, space.sdk, space.hardware) == (False, "gradio", "cpu-basic")
@@ -207,9 +207,17 @@ class TestFiles:
         with pytest.raises(InvalidSetting, match=r"requirements\.txt"):
             space_files(tmp_path / "a", [model])
         (package / "space" / "requirements.txt").write_text("gradio==6.1.2\n")
+        (package / "space" / "LICENSE").write_text("MIT\n")
         with pytest.raises(InvalidSetting, match="--models DIR"):
             space_files(tmp_path / "b")
         files = space_files(tmp_path / "c", [model])
         made = {name for name in files if not name.startswith("checkpoints/")}
-        assert made == {"README.md", "app.py", "requirements.txt", "textgen/__init__.py", "textgen/ui/page.css"}
+        assert made == {
+            "README.md",
+            "LICENSE",
+            "app.py",
+            "requirements.txt",
+            "textgen/__init__.py",
+            "textgen/ui/page.css",
+        }
         assert "sdk_version: 6.1.2" in files["README.md"].read_text(encoding="utf-8")

@@ -15,9 +15,9 @@ from textgen.errors import InvalidSetting
 from textgen.files import write_atomically
 
 _PROJECT = "textgen-studio"
-APP, REQUIREMENTS = "app.py", "requirements.txt"
+APP, REQUIREMENTS, LICENSE = "app.py", "requirements.txt", "LICENSE"
 # What lies beside the package in a checkout and belongs to it.
-_BESIDE = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", APP, REQUIREMENTS)
+_BESIDE = ("pyproject.toml", "hatch_build.py", "README.md", APP, REQUIREMENTS, LICENSE)
 # Where in the package a wheel has the last two: see hatch_build.py.
 _PACKED = "space"
 # Named one by one, so that nothing goes along that somebody has left in the package's folder.

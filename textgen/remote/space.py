@@ -21,7 +21,7 @@ from textgen.hub.spaces import SpaceOptions, check_space, put_space
 from textgen.model.front_matter import join_card
 from textgen.progress import ProgressCallback, ignore_progress
 from textgen.remote.bundle import safe_name
-from textgen.remote.source import APP, REQUIREMENTS, beside, package_files
+from textgen.remote.source import APP, LICENSE, REQUIREMENTS, beside, package_files
 
 CARD = "README.md"
 MODELS = "checkpoints"
@@ -98,7 +98,7 @@ def space_files(folder: Path, models: Sequence[Path] = (), *, zero_gpu: bool = F
     or none at all; `BadCheckpoint`, `BadTokenizer`, `CannotWrite`.
     """
     files = package_files()
-    for name in (APP, REQUIREMENTS):
+    for name in (APP, REQUIREMENTS, LICENSE):
         path = beside(name)
         if path is None:
             raise InvalidSetting("deploy", f"a program without {name}", "one that runs from its checkout or its wheel")
