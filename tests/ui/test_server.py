@@ -13,7 +13,10 @@ from textwrap import dedent
 from typing import Any, cast
 
 import gradio as gr
+import httpx
 import pytest
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
 
 from textgen.config import RunSettings, TrainingSettings
 from textgen.errors import InvalidSetting
@@ -27,6 +30,7 @@ from textgen.ui.server import (
     host_from,
     keep_runs_going,
     keeps_runs,
+    launch,
     launch_options,
     people_from,
     root_path_from,
@@ -176,6 +180,31 @@ def test_launch_knows_every_option() -> None:
     assert options["ssr_mode"] is False
     assert "textgenLanguage" in options["head"]
     assert "textgenSwitchLanguage" in options["head"]
+
+
+class Overworked:
+    """Middleware of a server that has no time to say that it is there."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            await PlainTextResponse("busy", status_code=503)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def test_a_busy_machine_keeps_no_page_from_opening() -> None:
+    with gr.Blocks(analytics_enabled=False) as page:
+        gr.Textbox()
+    app = {"middleware": [Middleware(Overworked)]}
+    url = launch(page, server_name="127.0.0.1", app_kwargs=app, **launch_options())
+    try:
+        assert httpx.head(url, timeout=60).status_code == 503
+        assert "gradio" in httpx.get(url, timeout=60).text
+    finally:
+        page.close(verbose=False)
 
 
 def test_the_page_asks_no_other_host_for_anything() -> None:

@@ -188,9 +188,10 @@ def check_root_path(root_path: str) -> None:
 
 def launch(page: gr.Blocks, **options: Any) -> str:
     """Serves a page in threads of its own and returns its address. Language models (MCP) get `TOOLS` and no more."""
-    # However quiet, gradio announces its tools.
+    # However quiet, gradio announces its tools. `_frontend=False` spares the page one question: whether it answers
+    # within three seconds, which on a busy machine it may not. That it is served gradio has asked before, without haste.
     with redirect_stdout(io.StringIO()):
-        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
+        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, _frontend=False, **options)
     server = page.mcp_server_obj
     if server is not None:
         offered = server.tool_to_endpoint.items()
