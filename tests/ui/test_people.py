@@ -94,9 +94,22 @@ class TestKeys:
         assert people.key_in({COOKIE: str(other)}) is None
         assert people.key_in({COOKIE: number}) is None
 
-    def test_a_login_counts_more_than_a_cookie(self, people: People) -> None:
-        person = people.of(asked(cookie_pair(people, "anna"), login={"sub": "5f1", "preferred_username": "mira"}))
+    def test_who_logs_in_keeps_what_the_browser_made_before(self, people: People) -> None:
+        login = {"sub": "5f1", "preferred_username": "mira"}
+        person = people.of(asked(cookie_pair(people, "anna"), login=login))
         assert (person.key, person.is_admin) == ("hf:5f1", False)
+        assert person.owns("hf:5f1")
+        assert person.owns("anna")
+        assert not person.owns("bo")
+        elsewhere = people.of(asked(login=login))
+        assert elsewhere.owns("hf:5f1")
+        assert not elsewhere.owns("anna")
+        assert not elsewhere.owns("")
+
+    def test_an_administrator_who_logs_in_is_one_still(self, people: People) -> None:
+        admin = people.of(asked(cookie_pair(people, people.admin_owner), login={"sub": "5f1"}))
+        assert (admin.key, admin.is_admin) == ("hf:5f1", True)
+        assert admin.owns("anna")
 
     @pytest.mark.parametrize("login", [{}, {"sub": ""}, {"sub": 7}, {"sub": "5f1", "expired": True}, None])
     def test_no_login_leaves_the_cookie(self, people: People, login: dict[str, Any] | None) -> None:

@@ -174,7 +174,7 @@ class JobManager:
     def move(self, run_id: str, by: int, person: Person = EVERYBODY) -> bool:
         """Lets a waiting run change places: -1 is forward. People move theirs among their own."""
         view = self.view(run_id, person)
-        return self._store.move(view.run_id, by, among_owner=None if person.is_admin else person.key)
+        return self._store.move(view.run_id, by, among_owner=None if person.is_admin else view.owner)
 
     def rename(self, run_id: str, title: str, person: Person = EVERYBODY) -> None:
         """Gives a run another title."""

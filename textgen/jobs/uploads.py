@@ -134,7 +134,7 @@ class UploadStore:
             raise NoRoom(max(0, free), self._limits.min_free_disk_bytes)
         if person.is_admin:
             return
-        mine = [folder for folder in self._root.iterdir() if self._content(folder).get("owner") == person.key]
+        mine = [folder for folder in self._root.iterdir() if person.owns(str(self._content(folder).get("owner")))]
         kept = sum(folder_bytes(folder) for folder in mine) + self._kept_elsewhere(person)
         if kept + size > self._limits.max_person_bytes:
             most = f"at most {self._limits.max_person_bytes / 1e6:,.0f} MB in all"

@@ -50,13 +50,15 @@ class People:
         return self._serializer is not None
 
     def of(self, request: gr.Request | None) -> Person:
-        """The person who sent a request; one without a key of its own is whoever has that page open."""
+        """The person who sent a request; one without a key of its own is whoever has that page open.
+
+        Who logs in keeps what this browser has made before; what is made then is the account's.
+        """
         if self._serializer is None:
             return EVERYBODY
-        account = _account(request)
+        key, account = self.key_in(dict(request.cookies) if request is not None else {}), _account(request)
         if account is not None:
-            return Person(f"hf:{account}")
-        key = self.key_in(dict(request.cookies) if request is not None else {})
+            return Person(f"hf:{account}", is_admin=key is not None and self._is_admin(key), former_key=key)
         if key is None:
             # A browser that keeps no cookies, in a frame say: what it brings is its own as long as the page is open.
             session = getattr(request, "session_hash", None) or secrets.token_hex(16)
