@@ -31,7 +31,8 @@ class Place:
     def __init__(self, root: Path, limits: Limits = LIMITS, hub: str | None = None) -> None:
         self.runs = root / "runs"
         self.studio = Studio([root / "shipped", self.runs], device="cpu", limits=limits)
-        self.workshop = Workshop(self.runs, device="cpu", limits=limits, hub=hub)
+        titles = self.studio.shared_titles
+        self.workshop = Workshop(self.runs, device="cpu", limits=limits, hub=hub, shared_titles=titles)
         self.shelf = Shelf(self.studio, self.workshop)
 
     def titles(self, person: Person) -> list[str]:
@@ -131,6 +132,19 @@ def test_a_title_changes_and_nothing_else(place: Place, zipped: Path) -> None:
         for model in (name, RUN):
             with pytest.raises(InvalidSetting, match="1 to 80 characters"):
                 place.shelf.rename(model, title, ANNA)
+
+
+def test_titles_are_told_apart_from_all_that_is_seen_beside_them(place: Place, zipped: Path) -> None:
+    names = [place.workshop.import_zip(zipped, file, ANNA) for file in ("River.zip", "river.zip", "small.zip")]
+    assert [place.shelf.model(name, ANNA).title for name in names] == ["River", "river (2)", "small (2)"]
+    bos = place.workshop.import_zip(zipped, "River.zip", BO)
+    assert place.shelf.model(bos, BO).title == "River"
+    for title in ("small", "Tales", "RIVER"):
+        with pytest.raises(InvalidSetting, match="one that no other model or run has"):
+            place.shelf.rename(names[1], title, ANNA)
+    with pytest.raises(InvalidSetting, match=r"U\+202E was given"):
+        place.shelf.rename(names[1], "\u202eselaT", ANNA)
+    place.shelf.rename(names[1], "River (2)", ANNA)
 
 
 def test_what_ships_is_nobodys_to_change(place: Place) -> None:

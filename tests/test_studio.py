@@ -111,7 +111,7 @@ def private(trained_run: Path, models: Path, tmp_path: Path) -> Iterator[Studio]
     """Everybody's models, and runs of Anna, of Bo, and of Anna again, which she is discarding."""
     runs: dict[str, dict[str, Any]] = {
         "run-1": {"title": "Anna's tales", "owner": "anna"},
-        "run-2": {"title": "Anna's tales", "owner": "bo"},
+        "run-2": {"title": "Bo's tales", "owner": "bo"},
         "run-3": {"title": "Gone", "owner": "anna"},
         "run-4": {"title": "", "owner": ""},
     }
@@ -161,8 +161,16 @@ def test_other_peoples_runs_cannot_be_used(private: Studio) -> None:
 
 
 def test_what_is_not_found_names_ones_own_only(private: Studio) -> None:
-    with pytest.raises(NotFound, match="there is: babbler, bad-weights, tiny, run-2"):
+    with pytest.raises(NotFound, match="there is: babbler, bad-weights, tiny, Bo's tales"):
         private.borrow("run-1", BO)
+
+
+def test_what_is_not_found_names_five_models_by_their_titles(models: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        shutil.copytree(models / "tiny", tmp_path / f"fetched-{number}")
+        RunFolder(tmp_path / f"fetched-{number}").write_about(title=f"Tales {number}")
+    with pytest.raises(NotFound, match=r"there is: Tales 0, Tales 1, Tales 2, Tales 3, Tales 4\.$"):
+        Studio([tmp_path], device="cpu").borrow("gone")
 
 
 def test_a_model_is_loaded_once(studio: Studio) -> None:

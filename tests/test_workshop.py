@@ -230,6 +230,12 @@ class TestStart:
         run_id = workshop.start(upload.upload_id, RunRequest(), ANNA)
         assert view_of(workshop, run_id).title == "天方夜谭"
 
+    @pytest.mark.parametrize("minutes", [20_000, 1e9, "1e9", float("inf")])
+    def test_too_many_minutes_have_one_answer(self, workshop: Workshop, upload: Upload, minutes: object) -> None:
+        request = RunRequest(changes={"training": {"minutes": minutes}})
+        with pytest.raises(InvalidSetting, match=r"^minutes: .+ was given; allowed: at most 10000\.$"):
+            workshop.start(upload.upload_id, request, ANNA)
+
     def test_a_wrong_setting_leaves_the_upload(self, workshop: Workshop, upload: Upload) -> None:
         too_long = RunRequest(changes={"training": {"minutes": 20_000}})
         for request in (RunRequest(changes={"training": {"window": 0}}), too_long):
@@ -497,15 +503,33 @@ class TestUse:
 
 class TestTitles:
     @hypothesis_settings(max_examples=30)
-    @given(title=st.text(st.characters(categories=("Cs", "Cc", "L", "So", "Z")), max_size=100))
-    @example(title="\ud83d and half of it")
-    def test_any_title_can_be_kept(self, title: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-        workshop = Workshop(tmp_path_factory.mktemp("titles"), device="cpu", limits=NOTHING_STARTS)
-        upload = workshop.uploads.receive([], "Some words to learn. " * 20, ANNA)
-        run_id = workshop.start(upload.upload_id, RunRequest(), ANNA, title=title)
-        kept = view_of(workshop, run_id).title
+    @given(name=st.text(st.characters(categories=("Cs", "Cc", "Cf", "L", "So", "Z")), max_size=100))
+    @example(name="\ud83d and half of it")
+    def test_the_name_of_any_file_becomes_a_title(self, name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+        folder = tmp_path_factory.mktemp("titles")
+        (folder / "text").write_text("Some words to learn. " * 20)
+        workshop = Workshop(folder / "runs", device="cpu", limits=NOTHING_STARTS)
+        upload = workshop.uploads.receive([(folder / "text", f"{name}.txt")], "", ANNA)
+        kept = view_of(workshop, workshop.start(upload.upload_id, RunRequest(), ANNA)).title
         kept.encode()  # whatever a browser can be told
         assert 1 <= len(kept) <= NOTHING_STARTS.max_run_title_chars
+
+    @pytest.mark.parametrize("title", ["x" * 81, "Ta\u202eles"])
+    def test_a_title_is_taken_as_it_is_or_refused(self, workshop: Workshop, upload: Upload, title: str) -> None:
+        with pytest.raises(InvalidSetting, match="title: "):
+            workshop.start(upload.upload_id, RunRequest(), ANNA, title=title)
+        assert workshop.uploads.get(upload.upload_id, ANNA) == upload
+
+    def test_runs_of_one_title_are_told_apart(self, workshop: Workshop, finished: str) -> None:
+        titles = []
+        for person in (ANNA, ANNA, BO):
+            upload = workshop.uploads.receive([], "Some words to learn. " * 20, person)
+            run_id = workshop.start(upload.upload_id, RunRequest(), person, title="Tales, old & NEW")
+            titles.append(view_of(workshop, run_id).title)
+        assert titles == ["Tales, old & NEW (2)", "Tales, old & NEW (3)", "Tales, old & NEW"]
+        with pytest.raises(InvalidSetting, match="one that no other model or run has"):
+            workshop.jobs.rename(finished, titles[0], ANNA)
+        workshop.jobs.rename(finished, "Tales, Old & New", ANNA)
 
 
 @pytest.mark.slow

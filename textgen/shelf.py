@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from textgen.config import ModelSettings
-from textgen.errors import InvalidSetting, NotFound
+from textgen.errors import InvalidSetting
 from textgen.files import folder_bytes
 from textgen.hub import ORIGIN, push
 from textgen.jobs.fetched import origin_of
@@ -68,16 +68,16 @@ class Shelf:
 
     def model(self, name: str, person: Person = EVERYBODY) -> ShelfModel:
         """A model as it is now; `NotFound` for another person's as for one that does not exist."""
-        return self._described(self._info(name, person), self._own(person))
+        return self._described(self._studio.info(name, person), self._own(person))
 
     def card(self, name: str, person: Person = EVERYBODY) -> str:
         """The model card in Markdown, without what is there for the Hub. Raises `NotFound` and `BadCheckpoint`."""
-        card = read_card(self._info(name, person).folder, limits=self._studio.limits)
+        card = read_card(self._studio.info(name, person).folder, limits=self._studio.limits)
         return split_card(card)[1].strip()
 
     def archive(self, name: str, person: Person, folder: Path) -> Path:
         """A zip of a model, at half the size, written into `folder`. Raises `NotFound` and what `pack_model` raises."""
-        info = self._info(name, person)
+        info = self._studio.info(name, person)
         return pack_model(info.folder, info.title, folder, limits=self._studio.limits)
 
     def rename(self, name: str, title: str, person: Person = EVERYBODY) -> None:
@@ -120,7 +120,7 @@ class Shelf:
         """Puts a model on the Hub; returns its address. Raises `NotFound` and what `hub.push` raises."""
         endpoint = self._workshop.hub if self._workshop is not None else None
         return push(
-            self._info(name, person).folder,
+            self._studio.info(name, person).folder,
             repo_id,
             token=token,
             private=private,
@@ -128,13 +128,6 @@ class Shelf:
             limits=self._studio.limits,
             progress=progress,
         )
-
-    def _info(self, name: str, person: Person) -> ModelInfo:
-        infos = self._studio.models(person)
-        found = next((info for info in infos if info.name == name), None)
-        if found is None:
-            raise NotFound("model", name, ", ".join(info.title for info in infos[:5]))
-        return found
 
     def _own(self, person: Person) -> set[Path]:
         """The folders of a person's runs and of what they have brought."""

@@ -84,6 +84,9 @@ __all__ = [
     "Writing",
 ]
 
+# So many models are named where another one was not found.
+_MOST_NAMED = 5
+
 
 @dataclass(frozen=True)
 class Running:
@@ -373,15 +376,23 @@ class Studio:
                 found[name] = ModelInfo(name, checkpoint, config, title, None if owner is None else str(owner))
         return [info for info in found.values() if info.owner is None or person.owns(info.owner)]
 
+    def shared_titles(self) -> dict[str, str]:
+        """What the models of everybody are called, by their names."""
+        return {info.name: info.title for info in self.models() if info.owner is None}
+
+    def info(self, name: str, person: Person = EVERYBODY) -> ModelInfo:
+        """One of `models`; `NotFound` for another person's as for one that does not exist."""
+        found = next((info for info in self._models(person, PurePath(name).name) if info.name == name), None)
+        if found is None:
+            raise NotFound("model", name, ", ".join(info.title for info in self.models(person)[:_MOST_NAMED]))
+        return found
+
     def borrow(self, name: str, person: Person = EVERYBODY) -> Lease[LoadedModel]:
         """The model of that name, as it now is on disk, to use until the lease is released.
 
         Raises `NotFound`, also for another person's, `BadCheckpoint` and whatever else keeps it from running.
         """
-        folder = next((info.folder for info in self._models(person, PurePath(name).name) if info.name == name), None)
-        if folder is None:
-            raise NotFound("model", name, ", ".join(info.name for info in self.models(person)))
-        return self._library.borrow(folder)
+        return self._library.borrow(self.info(name, person).folder)
 
     def load(self, name: str, person: Person = EVERYBODY) -> LoadedModel:
         """The model of that name to look at; to use it, `borrow` it. Raises as `borrow`."""

@@ -29,6 +29,7 @@ from textgen.jobs.preflight import check_run
 from textgen.jobs.run_folder import RunFolder, resolve_checkpoint, run_of
 from textgen.jobs.run_history import HistoryReader, RunHistory
 from textgen.jobs.run_view import RunView
+from textgen.jobs.titles import tidy_title
 from textgen.jobs.uploads import PASTED, Upload, UploadStore, size_of
 from textgen.jobs.worker import train_slice
 from textgen.limits import Limits
@@ -88,7 +89,7 @@ class Workshop:
     """Uploads and runs in the folder `runs`, trained on `device`, as `JobManager` has it.
 
     `hub` is the address of another Hub than usual. With `train_slice` nothing trains a run but whoever follows it by
-    `attend`.
+    `attend`. `shared_titles` tells what the models of everybody are called, by their names: they are seen beside runs.
     """
 
     def __init__(
@@ -101,10 +102,18 @@ class Workshop:
         clock: Callable[[], float] = time.monotonic,
         hub: str | None = None,
         train_slice: TrainSlice | None = None,
+        shared_titles: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.limits = limits or Limits()
         self.attended = train_slice is not None
-        self.jobs = JobManager(runs, device=device, limits=self.limits, threads=threads, attended=self.attended)
+        self.jobs = JobManager(
+            runs,
+            device=device,
+            limits=self.limits,
+            threads=threads,
+            attended=self.attended,
+            shared_titles=shared_titles,
+        )
         self._training = AttendedTraining(self.jobs, train_slice) if train_slice is not None else None
         self.uploads = UploadStore(self.jobs.root, limits=self.limits, kept_elsewhere=self.jobs.person_bytes)
         self.hub = hub
@@ -124,7 +133,9 @@ class Workshop:
         if not upload.files:
             raise InvalidSetting("files", "none that can be read", "at least one file with text")
         survey = self._survey(upload)
-        budget = parse_settings(TrainingBudget, _budget_of(request.changes.get("training", {})))
+        asked = _budget_of(request.changes.get("training", {}))
+        self._check_minutes(asked.get("minutes"))
+        budget = parse_settings(TrainingBudget, asked)
         sections = preset_settings(request.preset, survey, base=request.base is not None, budget=budget)
         training = sections["training"]
         training["minutes"] = min(training["minutes"], self.limits.max_run_minutes)
@@ -161,12 +172,13 @@ class Workshop:
             about: dict[str, Any] = {"texts": [text.as_dict() for text in upload.texts], "preset": request.preset}
             if request.base is not None:
                 about["lineage"] = _lineage(request.base)
+            most = self.limits.max_run_title_chars
             try:
                 settings = self.settings(upload, request)
                 run_id = self.jobs.submit(
                     settings,
                     person=person,
-                    title=title.strip() or upload.title,
+                    title=title if title.strip() else tidy_title(upload.title, most, otherwise=""),
                     texts=upload.folder / "texts",
                     about=about,
                 )
@@ -268,11 +280,19 @@ class Workshop:
 
     def longer(self, run_id: str, minutes: object, person: Person) -> None:
         """Trains a run for some minutes more."""
+        self._check_minutes(minutes)
         budget = parse_settings(TrainingBudget, {"minutes": minutes})
         budget.check_budget()
-        if budget.minutes is not None and budget.minutes > self.limits.max_run_minutes:
-            raise InvalidSetting("minutes", budget.minutes, f"at most {self.limits.max_run_minutes:g}")
         self.jobs.resume(run_id, person, longer={"minutes": budget.minutes})
+
+    def _check_minutes(self, minutes: object) -> None:
+        """`InvalidSetting` for more than this host allows; what is wrong otherwise `TrainingBudget` tells."""
+        try:
+            asked = float(str(minutes))
+        except ValueError:
+            return
+        if asked > self.limits.max_run_minutes:
+            raise InvalidSetting("minutes", minutes, f"at most {self.limits.max_run_minutes:g}")
 
     def verdict(self, history: RunHistory) -> Verdict:
         """Whether it is still getting better."""
@@ -318,7 +338,6 @@ class Workshop:
         progress: ProgressCallback = ignore_progress,
     ) -> str:
         """Makes a model from the Hub the person's own, within what they may keep; returns its name here.
-
         Raises `InvalidSetting`, `NoRoom` and what `hub.pull` raises.
         """
         limits = self._limits_for_model(person)
@@ -336,7 +355,7 @@ class Workshop:
                 progress=progress,
             )
 
-        return self.jobs.fetched.add(repo_id, person, get)
+        return self.jobs.fetched.add(repo_id, person, get, title=lambda: self.jobs.free_title(repo_id, person))
 
     def import_zip(self, archive: Path, name: str, person: Person, progress: ProgressCallback = ignore_progress) -> str:
         """Makes a model in a zip, which the person calls `name`, their own, within what they may keep.
@@ -352,8 +371,10 @@ class Workshop:
         def unpack(folder: Path) -> None:
             unpack_model(archive, folder, name=name, limits=limits, progress=progress)
 
-        title = PurePath(name).stem[: limits.max_run_title_chars]
-        return self.jobs.fetched.add(name, person, unpack, origin="zip", title=title)
+        title = tidy_title(PurePath(name).stem, limits.max_run_title_chars, otherwise="model")
+        return self.jobs.fetched.add(
+            name, person, unpack, origin="zip", title=lambda: self.jobs.free_title(title, person)
+        )
 
     def _limits_for_model(self, person: Person) -> Limits:
         """The limits under which a person may bring one model more; raises `InvalidSetting` and `NoRoom`."""

@@ -71,6 +71,10 @@ def test_a_zip_becomes_a_model_that_is_tried_renamed_taken_and_deleted(
         expect(page.locator("#document textarea")).not_to_have_value("Mira ", timeout=_WAIT)
         expect(page.locator("#stop")).to_be_disabled(timeout=_WAIT)
 
+        other = open_(server.address)
+        open_models(other)
+        expect(other.locator("#model-head h3")).to_have_text("Old river", timeout=_WAIT)
+        unfold(other, "change")
         open_models(page)
         page.once("dialog", lambda dialog: dialog.dismiss())
         page.locator("#model-delete").click()
@@ -81,6 +85,11 @@ def test_a_zip_becomes_a_model_that_is_tried_renamed_taken_and_deleted(
         expect(page.locator("#models-list button")).to_have_count(2)
         expect(page.locator("#model-head h3")).to_have_text("endless")
         expect(page.locator("#fold-change")).to_be_hidden()
+
+        other.locator("#model-title input").fill("New river")
+        other.locator("#model-rename").click()
+        expect(other.locator("#model-head h3")).to_have_text("endless", timeout=_WAIT)
+        expect(other.locator("#models-status")).to_contain_text("This model is not there, or not any longer")
     assert [path.name for path in (tmp_path / "runs").glob("[!.]*") if path.is_dir()] == []
 
 

@@ -36,6 +36,7 @@ class Shown(NamedTuple):
     go: gr.Button
     go_on: gr.Button
     stop: gr.Button
+    model: Any
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def generate(
 ) -> Iterator[Shown]:
     assert changes.keys() <= VALUES.keys()
     request: Any = SimpleNamespace(session_hash=session)
-    last: Any = ("",) * 8
+    last: Any = ("",) * 9
     for update in tab.generate(request, language, model, text, *{**VALUES, **changes}.values()):
         last = tuple(old if is_skip(new) else new for old, new in zip(last, update, strict=True))
         yield Shown(*last)
@@ -199,12 +200,20 @@ def test_chinese_pages_are_answered_in_chinese(tab: GenerateTab) -> None:
     assert "允许" in error.status
 
 
+def test_a_model_that_is_gone_is_chosen_no_longer(tab: GenerateTab) -> None:
+    gone = list(generate(tab, "Mira ", model="gone"))[-1].model
+    assert gone.choices == [("endless", "endless"), ("spoilt", "spoilt"), ("tiny", "tiny")]
+    assert gone.value == "endless"
+    assert list(generate(tab, "Mira ", model="spoilt"))[-1].model == ""
+    assert list(generate(tab, "Mira "))[-1].model == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"seed": "x"}, "Seed: x was given"),
-        ({"model": "gone"}, "“gone” was not found"),
-        ({"model": None}, "was not found"),
+        ({"model": "gone"}, "This model is not there, or not any longer. There is: endless, spoilt, tiny."),
+        ({"model": None}, "This model is not there"),
         ({"model": "spoilt"}, "model.safetensors"),
         ({"stop": "\ud800"}, "surrogate"),
         ({"banned": "\ud800"}, "surrogate"),
@@ -229,7 +238,7 @@ def test_halves_of_characters_are_replaced_rather_than_refused(tab: GenerateTab)
 
 def test_what_stays_as_it_is_is_not_sent_again(tab: GenerateTab) -> None:
     updates = list(tab.generate(request("s"), "en", "tiny", "Mira ", *VALUES.values()))
-    buttons = [[not is_skip(part) for part in update[5:]] for update in updates]
+    buttons = [[not is_skip(part) for part in update[5:8]] for update in updates]
     assert buttons == [[True] * 3, *[[False] * 3] * (len(updates) - 2), [True] * 3]
     results, links = ([not is_skip(update[place]) for update in updates] for place in (2, 4))
     assert sum(results) == 1

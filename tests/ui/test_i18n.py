@@ -35,7 +35,7 @@ EXAMPLES: list[errors.TextgenError] = [
     errors.BadTokenizer("tokenizer.model", "damaged"),
     errors.BadCorpus("train.bin", "damaged"),
     errors.BadCheckpoint("config.json", "model", "damaged"),
-    errors.NotFound("model", "x", ""),
+    errors.NotFound("run", "x", ""),
     errors.CannotWrite("a.txt", "full"),
     errors.Busy(64),
     errors.LearningElsewhere(2),
@@ -187,6 +187,12 @@ def test_every_error_class_has_an_example() -> None:
 def test_every_error_can_be_kept_as_json(error: errors.TextgenError) -> None:
     again = errors.error_from_dict(json.loads(json.dumps(errors.error_as_dict(error))))
     assert (type(again), str(again)) == (type(error), str(error))
+
+
+def test_what_has_no_name_on_the_page_is_told_in_plain_words() -> None:
+    gone = errors.NotFound("model", "fetched-20260101-000000-abc", "River, tiny")
+    assert say_error(gone, "en") == "This model is not there, or not any longer. There is: River, tiny."
+    assert say_error(gone, "zh") == "该模型不存在或已被删除。现有：River, tiny。"
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.code)

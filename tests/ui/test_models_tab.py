@@ -104,9 +104,10 @@ def test_what_ships_can_be_taken_but_not_changed(place: Place) -> None:
     assert (look.shown, look.push.visible, look.change.visible) == ("tiny", True, False)
     assert "Ships with the studio" in look.head
     assert say("origin_ships", "zh") in place.look(place.anna, "tiny", language="zh").head
-    for told in (place.tab.rename(place.anna, "en", "tiny", "Mine"), *place.tab.delete(place.anna, "en", "tiny")[1:]):
-        assert "one of your own: trained, fetched or imported" in told
-    assert "你自己的模型" in place.tab.rename(place.anna, "zh", "tiny", "Mine")
+    for told in (place.tab.rename(place.anna, "en", "tiny", "Mine"), place.tab.delete(place.anna, "en", "tiny")):
+        assert told[0] == ""
+        assert "one of your own: trained, fetched or imported" in told[1]
+    assert "你自己的模型" in place.tab.rename(place.anna, "zh", "tiny", "Mine")[1]
 
 
 def test_a_damaged_model_is_told_where_it_is_shown(place: Place, models: Path, tmp_path: Path) -> None:
@@ -157,9 +158,9 @@ def test_a_zip_becomes_a_model_of_ones_own(place: Place, zipped: Path) -> None:
     assert (look.shown, look.change.visible) == (name, True)
     assert "Imported: River.zip" in look.head
     assert place.tab.title_of(place.anna, name) == "River"
-    assert "It is called “Old river” now." in place.tab.rename(place.anna, "en", name, " Old river ")
+    assert "It is called “Old river” now." in place.tab.rename(place.anna, "en", name, " Old river ")[1]
     assert "Old river" in place.look(place.anna, name).list
-    assert "1 to 80 characters" in place.tab.rename(place.anna, "en", name, "")
+    assert "1 to 80 characters" in place.tab.rename(place.anna, "en", name, "")[1]
     assert place.tab.delete(place.anna, "en", "") == ("", "")  # thought better of it
     assert "“Old river” was deleted." in place.tab.delete(place.anna, "en", name)[0]
     assert "Old river" not in place.look(place.anna).list
@@ -184,9 +185,11 @@ def test_what_is_anothers_is_neither_seen_nor_touched(place: Place, zipped: Path
     for model in (name, RUN):
         assert place.look(place.bo, model).shown == "endless"
         assert place.tab.title_of(place.bo, model) == ""
-        assert "was not found" in place.tab.rename(place.bo, "en", model, "Mine")
-        assert "was not found" in place.tab.delete(place.bo, "en", model)[1]
-        assert "was not found" in place.download.pack(place.bo, "en", model)[1]
+        # Below the list: with a model that is gone what was told beside it goes too.
+        for told, beside in (place.tab.rename(place.bo, "en", model, "Mine"), place.tab.delete(place.bo, "en", model)):
+            assert "This model is not there, or not any longer. There is: endless, spoilt, tiny." in told
+            assert beside == ""
+        assert "not there" in place.download.pack(place.bo, "en", model)[1]
     file, told = place.download.pack(place.anna, "en", name)
     assert Path(file.value["path"]).name == "River.zip"
     assert say("downloading", "en") in told

@@ -48,12 +48,13 @@ class FetchedModels:
         fetch: Callable[[Path], object],
         *,
         origin: Origin = "hub",
-        title: str | None = None,
+        title: Callable[[], str] | None = None,
     ) -> str:
         """Lets `fetch` make a checkpoint in the folder that it is given, and keeps that as the person's own.
 
-        `source` is the repository or the file that it is from, and its title where none is given. Returns the name of
-        the new model. Raises `CannotWrite` and what `fetch` raises; nothing of it stays then.
+        `source` is the repository or the file that it is from, and its title where none is given; what gives one is
+        asked last, since others may come meanwhile. Returns the name of the new model. Raises `CannotWrite` and what
+        `fetch` raises; nothing of it stays then.
         """
         self._sweep()
         now = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._wall_clock()))
@@ -62,7 +63,7 @@ class FetchedModels:
         try:
             fetch(folder.best)
             about = {"owner": person.key, "created": self._wall_clock(), _SOURCES[origin]: source}
-            folder.write_about(title=title or source, **about)
+            folder.write_about(title=title() if title else source, **about)
             with explain_write_errors(self._runs / name):
                 os.replace(folder.path, self._runs / name)
         except BaseException:
@@ -72,7 +73,13 @@ class FetchedModels:
 
     def names(self, person: Person) -> list[str]:
         """The models of a person."""
-        return [folder.path.name for folder in self._folders() if person.owns(str(folder.read_about().get("owner")))]
+        return list(self.titles(person))
+
+    def titles(self, person: Person) -> dict[str, str]:
+        """What the models of a person are called, by their names."""
+        about = {folder.path.name: folder.read_about() for folder in self._folders()}
+        own = {name: values for name, values in about.items() if person.owns(str(values.get("owner")))}
+        return {name: str(values.get("title") or name) for name, values in own.items()}
 
     def person_bytes(self, person: Person) -> int:
         """What a person's models take on the disk."""

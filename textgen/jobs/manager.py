@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import ACTIVE_STATES, RESUMABLE_STATES, RunState, RunStatus
 from textgen.jobs.run_view import RunView
 from textgen.jobs.store import QueueEntry, QueueStore
+from textgen.jobs.titles import checked_title, free_title, is_taken, tidy_title
 from textgen.limits import Limits
 
 _QUEUE = "queue.sqlite3"
@@ -41,7 +42,8 @@ class JobManager:
 
     A function that tells the device is asked when something is to be trained: finding out may take seconds. `niceness`
     is that of `limits` when it is not given. Where runs are `attended` no process is started to train them: they wait
-    until somebody does, see `AttendedTraining`.
+    until somebody does, see `AttendedTraining`. `shared_titles` tells what the models of everybody are called, by their
+    names.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class JobManager:
         threads: int | None = None,
         niceness: int | None = None,
         attended: bool = False,
+        shared_titles: Callable[[], Mapping[str, str]] = dict,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.root = root.absolute()
         self.limits = limits or Limits()
         self._device = device
         self._attended = attended
+        self._shared_titles = shared_titles
         self._wall_clock = wall_clock
         self.fetched = FetchedModels(self.root, wall_clock=wall_clock)
         self._store = open_queue(self.root, self.limits, wall_clock=wall_clock)
@@ -81,8 +85,9 @@ class JobManager:
     ) -> str:
         """Queues a new run and returns its id; `texts` is a folder that becomes the run's own.
 
-        `settings.files` may name files in `texts`; they are then found in the run. Raises `InvalidSetting` or `NoRoom`
-        before anything is written; nothing of a run stays whose submission failed.
+        `settings.files` may name files in `texts`; they are then found in the run. Without a title it is called as the
+        first file, and with a number behind where that is taken. Raises `InvalidSetting` or `NoRoom` before anything is
+        written; nothing of a run stays whose submission failed.
         """
         settings.training.check_budget()
         if not settings.files:
@@ -91,7 +96,9 @@ class JobManager:
         self.check_room(person)
         run_id = new_run_id(self._wall_clock())
         folder = self._folder(run_id)
-        title = (title.strip() or Path(settings.files[0]).stem)[: self.limits.max_run_title_chars]
+        most = self.limits.max_run_title_chars
+        title = title if title.strip() else tidy_title(Path(settings.files[0]).stem, most, otherwise=run_id)
+        title = self.free_title(checked_title(title, most), person)
         try:
             if texts is not None:
                 folder.path.mkdir(parents=True)
@@ -177,8 +184,12 @@ class JobManager:
         return self._store.move(view.run_id, by, among_owner=None if person.is_admin else view.owner)
 
     def rename(self, run_id: str, title: str, person: Person = EVERYBODY) -> None:
-        """Gives a run another title."""
-        self.view(run_id, person).folder.write_about(title=self._checked_title(title))
+        """Gives a run another title.
+
+        Raises `NotFound`, and `InvalidSetting` for one of no or too many characters or of unseen ones, and for one that
+        another model or run of the person has.
+        """
+        self.view(run_id, person).folder.write_about(title=self._checked_title(title, run_id, person))
 
     def remove_model(self, name: str, person: Person = EVERYBODY) -> None:
         """Deletes a model that was brought from elsewhere; raises as `discard`."""
@@ -188,7 +199,12 @@ class JobManager:
 
     def rename_model(self, name: str, title: str, person: Person = EVERYBODY) -> None:
         """Gives a model that was brought from elsewhere another title; raises as `rename`."""
-        self.fetched.rename(name, self._checked_title(title), person)
+        self.fetched.check_own(name, person)
+        self.fetched.rename(name, self._checked_title(title, name, person), person)
+
+    def free_title(self, title: str, person: Person = EVERYBODY) -> str:
+        """A title for a run or a model that is to come, with a number behind it where the person sees that already."""
+        return free_title(title, self._titles(person).values(), self.limits.max_run_title_chars)
 
     def run_beside(self, command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
         """Runs something short as nicely as a run trains; raises `subprocess.TimeoutExpired` after `seconds`."""
@@ -401,11 +417,17 @@ class JobManager:
         elif self._store.give_up_start(entry.run_id, claim) == "failed":
             folder.write_failure(CannotStart("its process ended at once, see log.txt"))
 
-    def _checked_title(self, title: str) -> str:
-        title = title.strip()
-        if not 1 <= len(title) <= self.limits.max_run_title_chars:
-            raise InvalidSetting("title", title, f"1 to {self.limits.max_run_title_chars} characters")
+    def _checked_title(self, title: str, name: str, person: Person) -> str:
+        """A title that the run or the model `name` may have."""
+        title = checked_title(title, self.limits.max_run_title_chars)
+        if is_taken(title, (other for key, other in self._titles(person).items() if key != name)):
+            raise InvalidSetting("title", title, "one that no other model or run has")
         return title
+
+    def _titles(self, person: Person) -> dict[str, str]:
+        """What is called by a title that a person sees, by its name."""
+        runs = {view.run_id: view.title for view in self.runs(person)}
+        return {**self._shared_titles(), **self.fetched.titles(person), **runs}
 
     def _check_unneeded(self, folder: Path, field: str) -> None:
         """`InvalidSetting` for `field` while a run of the queue is to start from what is in the folder."""

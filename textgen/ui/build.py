@@ -20,7 +20,7 @@ from textgen.ui.generate import GenerateTab
 from textgen.ui.i18n import Language, build_i18n, known_language, say, say_cell, say_error
 from textgen.ui.models_tab import ModelsTab
 from textgen.ui.people import NOBODY_ELSE, People
-from textgen.ui.render import CHANGING_CHOICES, error_html, markdown_html, status_html
+from textgen.ui.render import CHANGING_CHOICES, error_html, markdown_html, model_choices, status_html, titled
 from textgen.ui.train import TrainTab
 from textgen.ui.training_endpoints import TrainingEndpoints
 from textgen.workshop import Workshop
@@ -97,11 +97,7 @@ def build_page(
             return [name or "", *only_changes(values, shown)]
 
         def list_models(request: gr.Request, name: str | None) -> Any:
-            infos = studio.models(people.of(request))
-            # As when the page opens, the value is touched only where it must be.
-            known = name in [info.name for info in infos]
-            kept: dict[str, Any] = {} if known else {"value": infos[0].name if infos else None}
-            return gr.Dropdown(titled(infos), **kept)
+            return model_choices(studio.models(people.of(request)), name)
 
         def try_model(request: gr.Request, name: str | None) -> list[Any]:
             return [gr.Tabs(selected="generate"), gr.Dropdown(titled(studio.models(people.of(request))), value=name)]
@@ -150,11 +146,6 @@ def build_page(
             tried = tried.then(choose, [model, defaults_of, *components], [defaults_of, *components], **quiet)
             tried.then(describe, [model, language_name], [about, backend], **quiet)
     return page
-
-
-def titled(infos: Sequence[ModelInfo]) -> list[tuple[str, str]]:
-    """Models as the choices of a dropdown."""
-    return [(info.title, info.name) for info in infos]
 
 
 def notices(workshop: Workshop | None, *, runs_last: bool) -> list[str]:

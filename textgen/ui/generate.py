@@ -10,14 +10,14 @@ from typing import Any
 
 import gradio as gr
 
-from textgen.errors import TextgenError
+from textgen.errors import NotFound, TextgenError
 from textgen.studio import EVERYBODY, Person, Studio, TextEnd, TextEvent, Writing
 from textgen.ui.control_panel import ControlPanel
 from textgen.ui.controls import settings_of
 from textgen.ui.i18n import Language, known_language, say, say_error, say_setting
 from textgen.ui.link import Link, query_of, read_query, with_seed
 from textgen.ui.people import NOBODY_ELSE, People
-from textgen.ui.render import error_html, status_html
+from textgen.ui.render import error_html, model_choices, status_html
 from textgen.ui.run_view import RunView
 from textgen.ui.running import RunningStreams
 
@@ -99,7 +99,7 @@ class GenerateTab:
             [self.go.click, self.go_on.click],
             self.generate,
             [self._language, self._model, self.document, *self.panel.components],
-            [*shown, self.link, self.go, self.go_on, self.stop],
+            [*shown, self.link, self.go, self.go_on, self.stop, self._model],
             js=f"(...inputs) => {{ window.textgenRemember(inputs[{_DOCUMENT_INPUT}]); return inputs; }}",
             concurrency_limit=None,
             trigger_mode="once",
@@ -148,7 +148,11 @@ class GenerateTab:
             yield view.running().outputs()
             yield from self._write(view, session, self._people.of(request), model or "", text, values)
         except TextgenError as error:
-            yield view.failed(say_error(error, language)).outputs()
+            failed = view.failed(say_error(error, language))
+            if isinstance(error, NotFound):  # deleted since the page was opened: the list is out of date
+                models = model_choices(self._studio.models(self._people.of(request)), model)
+                failed = failed._replace(model=models)
+            yield failed.outputs()
         except Exception as error:
             _LOGGER.exception("generation failed")
             yield view.failed(say_error(error, language)).outputs()

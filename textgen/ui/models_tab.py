@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from textgen.errors import TextgenError
+from textgen.errors import NotFound, TextgenError
 from textgen.shelf import Shelf, ShelfModel
 from textgen.ui.hub_fetch import HubFetch
 from textgen.ui.hub_push import HubPush
@@ -88,7 +88,7 @@ class ModelsTab:
             told = gr.HTML("", elem_id="change-status")
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         named = [self._language, self.shown, self._title]
-        renamed = gr.on([rename.click, self._title.submit], self.rename, named, [told], **quiet)
+        renamed = gr.on([rename.click, self._title.submit], self.rename, named, [self._deleted, told], **quiet)
         asked = [self._language, self.shown]
         deleted = delete.click(self.delete, asked, [self._deleted, told], js=_sure(), **quiet)
         self._changed = [renamed.then, deleted.then]
@@ -193,14 +193,14 @@ class ModelsTab:
         except TextgenError:
             return ""
 
-    def rename(self, request: gr.Request, language_name: str, name: str, title: str | None) -> str:
-        """Gives the chosen model another title."""
+    def rename(self, request: gr.Request, language_name: str, name: str, title: str | None) -> tuple[str, str]:
+        """Gives the chosen model another title; what became of it is told as by `delete`."""
         language, title = known_language(language_name), (title or "").strip()
         try:
             self._shelf.rename(name, title, self._people.of(request))
         except Exception as error:
             return _problem(error, language)
-        return status_html(say("model_renamed", language, title=title))
+        return "", status_html(say("model_renamed", language, title=title))
 
     def delete(self, request: gr.Request, language_name: str, name: str) -> tuple[str, str]:
         """Deletes the chosen model; says below the list that it is gone, or beside the button why it is not."""
@@ -211,14 +211,16 @@ class ModelsTab:
             title = self._shelf.model(name, person).title
             self._shelf.remove(name, person)
         except Exception as error:
-            return "", _problem(error, language)
+            return _problem(error, language)
         return status_html(say("model_deleted", language, title=title)), ""
 
 
-def _problem(error: Exception, language: Language) -> str:
+def _problem(error: Exception, language: Language) -> tuple[str, str]:
+    """Beside the buttons, but for a model that is gone: what was told of it goes when another one is shown."""
     if not isinstance(error, TextgenError):
         _LOGGER.error("a model could not be changed", exc_info=error)
-    return error_html(say_error(error, language))
+    told = error_html(say_error(error, language))
+    return (told, "") if isinstance(error, NotFound) else ("", told)
 
 
 def _timer(runs: Sequence[tuple[str, str, str, bool]]) -> gr.Timer:

@@ -31,6 +31,8 @@ _WHOLE = {
     "a whole number from 0, or nothing": "不小于 0 的整数，或留空",
     "a number": "数字",
     "a number above 0": "大于 0 的数字",
+    "characters that are seen": "可见字符",
+    "one that no other model or run has": "未被其他模型或训练任务使用的标题",
     "an empty text": "空文本",
     "a text or a list of token ids": "文本或词元编号的列表",
     "1 in write; stream gives several texts": "write 中只能是 1；需要多个文本请用 stream",

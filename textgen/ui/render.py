@@ -8,14 +8,27 @@ from html import escape
 from math import exp
 from typing import Any
 
+import gradio as gr
 from markdown_it import MarkdownIt
 
-from textgen.studio import TextHypothesis
+from textgen.studio import ModelInfo, TextHypothesis
 from textgen.ui.i18n import Language, say
 
 # For dropdowns whose choices change while pages are open. Gradio would refuse what is not among those that it remembers
 # with an error of its own, after a restart for instance; handlers look anyway whether a name means something.
 CHANGING_CHOICES: dict[str, Any] = {"allow_custom_value": True}
+
+
+def titled(infos: Sequence[ModelInfo]) -> list[tuple[str, str]]:
+    """Models as the choices of a dropdown."""
+    return [(info.title, info.name) for info in infos]
+
+
+def model_choices(infos: Sequence[ModelInfo], chosen: str | None) -> Any:
+    """An update of a dropdown of models, whose value is touched only where the chosen one is gone."""
+    known = chosen in [info.name for info in infos]
+    kept: dict[str, Any] = {} if known else {"value": infos[0].name if infos else None}
+    return gr.Dropdown(titled(infos), **kept)
 
 
 def status_html(text: str, *, where: str = "", busy: bool = False, link: str = "") -> str:

@@ -26,6 +26,7 @@ class Updates(NamedTuple):
     go: gr.Button | None
     go_on: gr.Button | None
     stop: gr.Button | None
+    model: gr.Dropdown | None
 
     def outputs(self) -> tuple[Any, ...]:
         """What Gradio gets."""
@@ -147,4 +148,4 @@ class RunView:
             go, go_on = gr.Button(interactive=not running), gr.Button(interactive=not running)
             stop = gr.Button(interactive=running)
         self._shown = {**values, "running": running}
-        return Updates(**changed, go=go, go_on=go_on, stop=stop)
+        return Updates(**changed, go=go, go_on=go_on, stop=stop, model=None)

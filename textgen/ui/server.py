@@ -161,9 +161,10 @@ def serve_forever(
 
 
 def _workshop(runs: Path, studio: Studio, *, lent: bool) -> Workshop:
+    limits, titles = studio.limits, studio.shared_titles
     if lent:
-        return Workshop(runs, device="auto", limits=studio.limits, train_slice=lent_training())
-    return Workshop(runs, device=lambda: str(studio.device), limits=studio.limits)
+        return Workshop(runs, device="auto", limits=limits, train_slice=lent_training(), shared_titles=titles)
+    return Workshop(runs, device=lambda: str(studio.device), limits=limits, shared_titles=titles)
 
 
 def _launch(page: gr.Blocks, limits: Limits, **options: Any) -> str:
@@ -188,8 +189,8 @@ def check_root_path(root_path: str) -> None:
 
 def launch(page: gr.Blocks, **options: Any) -> str:
     """Serves a page in threads of its own and returns its address. Language models (MCP) get `TOOLS` and no more."""
-    # However quiet, gradio announces its tools. `_frontend=False` spares the page one question: whether it answers
-    # within three seconds, which on a busy machine it may not. That it is served gradio has asked before, without haste.
+    # However quiet, gradio announces its tools. `_frontend=False` spares the page one question: whether it answers in
+    # three seconds, which on a busy machine it may not. That it is served gradio has asked before, without haste.
     with redirect_stdout(io.StringIO()):
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, _frontend=False, **options)
     server = page.mcp_server_obj

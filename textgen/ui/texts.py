@@ -147,6 +147,10 @@ def _errors() -> dict[str, tuple[str, str]]:
             "{what} “{name}” was not found; there is: {known}.",
             "没有找到“{name}”；现有：{known}。",
         ),
+        "error_no_model": (
+            "This model is not there, or not any longer. There is: {known}.",
+            "该模型不存在或已被删除。现有：{known}。",
+        ),
         "error_bad_checkpoint": ("{file}, {field}: {problem}.", "模型文件有误：{file}，{field}：{problem}。"),
         "error_bad_tokenizer": ("{file}: {problem}.", "词表文件有误：{file}：{problem}。"),
         "error_broken_model": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -165,7 +164,7 @@ class TrainForm:
             if not base:
                 fit = self._suggestion(upload, language)
             elif vocabulary == "keep":
-                fit = fit_html(self._workshop.fit(upload, self._base_path(person, base)), language)
+                fit = fit_html(self._workshop.fit(upload, self._studio.info(base, person).folder), language)
         except NotFound:
             pass
         except TextgenError as error:
@@ -261,15 +260,8 @@ class TrainForm:
             raise InvalidSetting("preset", preset, ", ".join(_PRESETS))
         return RunRequest(
             preset=preset,
-            base=self._base_path(person, base) if base else None,
+            base=self._studio.info(base, person).folder if base else None,
             base_vocabulary=vocabulary,
             sample_prompts=lines,
             changes=expert_changes(expert, fixed_fields(base, vocabulary)),
         )
-
-    def _base_path(self, person: Person, name: str) -> Path:
-        infos = self._studio.models(person)
-        known = {info.name: info.folder for info in infos}
-        if name not in known:
-            raise NotFound("model", name, ", ".join(info.title for info in infos))
-        return known[name]

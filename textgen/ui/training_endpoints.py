@@ -8,11 +8,10 @@ from typing import Any, Literal, TypedDict
 
 import gradio as gr
 
-from textgen.errors import NotFound
 from textgen.studio import Studio
 from textgen.ui.people import People
 from textgen.ui.publishing import publish
-from textgen.workshop import Person, RunRequest, RunView, Workshop
+from textgen.workshop import RunRequest, RunView, Workshop
 
 _RUN_ID = "20260101-120000-abc"
 # Importing keeps a process busy: as many at once as on the page.
@@ -95,7 +94,7 @@ class TrainingEndpoints:
         person = self._people.of(request)
         asked = RunRequest(
             preset=preset,
-            base=self._base(base, person) if base else None,
+            base=self._studio.info(base, person).folder if base else None,
             sample_prompts=tuple(sample_prompts or ("",)),
             changes={} if minutes is None else {"training": {"minutes": minutes}},
         )
@@ -176,12 +175,6 @@ class TrainingEndpoints:
             "heldout_loss": history.held_out[-1][1] if history.held_out else None,
             "best_heldout_loss": history.best[1] if history.best else None,
         }
-
-    def _base(self, name: str, person: Person) -> Path:
-        folders = {info.name: info.folder for info in self._studio.models(person)}
-        if name not in folders:
-            raise NotFound("model", name, ", ".join(folders))
-        return folders[name]
 
 
 def _number(value: Any) -> float | None:
