@@ -19,6 +19,7 @@ from textgen.errors import (
     BadCheckpoint,
     HubForbidden,
     HubGated,
+    HubNoRevision,
     HubNotFound,
     HubRefused,
     HubUnreachable,
@@ -26,7 +27,7 @@ from textgen.errors import (
     NoRoom,
     TextgenError,
 )
-from textgen.hub import MAX_FILE_BYTES, base_on_hub, hub_card, pull, push
+from textgen.hub import MAX_FILE_BYTES, base_on_hub, hub_card, pull, push, split_address
 from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint, load_checkpoint, read_model_settings, save_checkpoint
 from textgen.model.front_matter import join_card, split_card
@@ -134,7 +135,7 @@ class TestRoundTrip:
 
     def test_an_old_commit_can_be_had(self, hub: Hub, pushed: Repository, pull_it: Pull) -> None:
         assert pull_it(revision=pushed.sha) == pushed.sha
-        with pytest.raises(HubNotFound, match=r"anna/tales \(other\)"):
+        with pytest.raises(HubNoRevision, match=r"^anna/tales has no revision other at 127\.0\.0\.1:\d+\.$"):
             pull_it(revision="other")
 
     def test_where_it_came_from_is_known_to_its_descendants(
@@ -148,6 +149,28 @@ class TestRoundTrip:
         push(tmp_path / "child", "anna/child", token=WRITER, endpoint=hub.address)
         card = hub.repositories["anna/child"].files["README.md"].decode()
         assert split_card(card)[0]["base_model"] == REPO
+
+
+@pytest.mark.parametrize(
+    ("text", "repo", "revision"),
+    [
+        ("anna/tales", "anna/tales", None),
+        ("https://huggingface.co/anna/tales", "anna/tales", None),
+        (" huggingface.co/anna/tales/ ", "anna/tales", None),
+        ("https://hf.co/anna/tales?library=x#top", "anna/tales", None),
+        ("https://huggingface.co/anna/tales/tree/v1.0", "anna/tales", "v1.0"),
+        ("https://huggingface.co/anna/tales/tree/refs%2Fpr%2F1", "anna/tales", "refs/pr/1"),
+        ("https://huggingface.co/anna/tales/blob/main/config.json", "anna/tales", "main"),
+        ("http://mirror:80/anna/tales/tree/main/", "anna/tales", "main"),
+        *(
+            (other, other, None)
+            for other in ("https://huggingface.co/datasets/anna/tales", "tales", "", "https://[/a/b")
+        ),
+        *((other, other, None) for other in ("https://example.org/anna/tales", "https://huggingface.co/anna")),
+    ],
+)
+def test_the_address_of_a_page_names_a_model(text: str, repo: str, revision: str | None) -> None:
+    assert split_address(text, "http://mirror:80") == (repo, revision)
 
 
 class TestPush:

@@ -404,13 +404,23 @@ class ImportFailed(TextgenError, RuntimeError):
 
 
 class HubNotFound(TextgenError, LookupError):
-    """A repository or revision that is not on the Hub, or not for everybody's eyes."""
+    """A repository that is not on the Hub, or not for everybody's eyes."""
 
     code = "hub_not_found"
     template = "{repo} was not found at {host}; a private model needs a token that may read it."
 
     def __init__(self, repo: str, host: str) -> None:
         super().__init__(repo=repo, host=host)
+
+
+class HubNoRevision(TextgenError, LookupError):
+    """A branch, a tag or a commit that a repository on the Hub does not have."""
+
+    code = "hub_no_revision"
+    template = "{repo} has no revision {revision} at {host}."
+
+    def __init__(self, repo: str, revision: str, host: str) -> None:
+        super().__init__(repo=repo, revision=revision, host=host)
 
 
 class HubForbidden(TextgenError, PermissionError):

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
 from textgen.errors import InvalidSetting, NoText, NotFound, TextgenError, error_from_dict
-from textgen.hub import pull, push
+from textgen.hub import pull, push, split_address
 from textgen.jobs.attended import AttendedTraining, TrainSlice
 from textgen.jobs.checkpoints import open_checkpoint, open_tokenizer
 from textgen.jobs.manager import JobManager
@@ -338,6 +338,8 @@ class Workshop:
         progress: ProgressCallback = ignore_progress,
     ) -> str:
         """Makes a model from the Hub the person's own, within what they may keep; returns its name here.
+
+        `repo_id` may be the address of its page too.
         Raises `InvalidSetting`, `NoRoom` and what `hub.pull` raises.
         """
         limits = self._limits_for_model(person)
@@ -355,7 +357,8 @@ class Workshop:
                 progress=progress,
             )
 
-        return self.jobs.fetched.add(repo_id, person, get, title=lambda: self.jobs.free_title(repo_id, person))
+        source, _ = split_address(repo_id, self.hub)
+        return self.jobs.fetched.add(source, person, get, title=lambda: self.jobs.free_title(source, person))
 
     def import_zip(self, archive: Path, name: str, person: Person, progress: ProgressCallback = ignore_progress) -> str:
         """Makes a model in a zip, which the person calls `name`, their own, within what they may keep.

@@ -43,7 +43,7 @@ def test_a_run_is_pushed_and_fetched_again(
         page.locator("#hub-model input").fill("anna/tales")
         page.locator("#hub-token input").fill(WRITER)
         page.locator("#hub-fetch").click()
-        expect(page.locator("#hub-status")).to_contain_text("anna/tales is yours to start from", timeout=_WAIT)
+        expect(page.locator("#hub-status")).to_contain_text("“anna/tales” is yours to write with", timeout=_WAIT)
         expect(page.locator("#hub-token input")).to_have_value("")
         expect(page.locator("#train-base input")).to_have_value("anna/tales")
         expect(page.locator("#train-vocabulary")).to_be_visible(timeout=_WAIT)

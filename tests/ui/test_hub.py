@@ -91,7 +91,8 @@ def test_a_run_is_pushed_and_its_address_told(place: Place, hub: Hub) -> None:
     assert updates[0][1] == ""
     assert all(isinstance(token, dict) for _, token in updates[1:])  # left as it is: empty
     assert any("Uploading" in status for status, _ in updates)
-    assert f"It is at {hub.address}/anna/tales" in updates[-1][0]
+    address = f"{hub.address}/anna/tales"
+    assert f'<span>It is at</span> <a href="{address}" target="_blank"' in updates[-1][0]
     assert hub.repositories["anna/tales"].private
     assert WRITER not in str(updates)
 
@@ -110,7 +111,7 @@ def test_nobody_pushes_anothers_run_or_uses_the_hosts_login(
     anna, bo = somebody("anna", shared.people), somebody("bo", shared.people)
     assert "was not found" in shared.push("anna/tales", who=bo)[-1][0]
     told = shared.push("anna/tales", "", who=anna)[-1][0]
-    assert "Token: none was given" in told
+    assert "A token is needed, one that may write" in told
     assert hub.asked == []
     assert hub.address in shared.push("anna/tales", who=anna)[-1][0]
 
@@ -124,7 +125,7 @@ def test_a_model_is_fetched_and_named(place: Place, hub: Hub, runs: Path) -> Non
     place.push("anna/tales")
     updates = place.fetch(" anna/tales ", revision=" main ")
     status, name, _ = updates[-1]
-    assert "anna/tales is yours to start from." in status
+    assert "“anna/tales” is yours to write with and to start from." in status
     assert any("Downloading" in told for told, *_ in updates)
     assert ("anna/tales", name) in [(info.title, info.name) for info in place.studio.models()]
     fetched = runs / name / "checkpoints" / "best"
@@ -134,8 +135,21 @@ def test_a_model_is_fetched_and_named(place: Place, hub: Hub, runs: Path) -> Non
 
 def test_a_revision_that_is_not_there_is_told(place: Place) -> None:
     place.push("anna/tales")
-    assert "anna/tales (v9) was not found" in place.fetch("anna/tales", revision="v9")[-1][0]
+    assert "anna/tales has no revision v9 at 127.0.0.1" in place.fetch("anna/tales", revision="v9")[-1][0]
     assert "Revision" in place.fetch("anna/tales", revision="a\nb")[-1][0]
+
+
+def test_what_is_fetched_twice_is_told_apart(place: Place, hub: Hub) -> None:
+    place.push("anna/tales")
+    for title in ("anna/tales", "anna/tales (2)"):
+        status, name, _ = place.fetch(f"{hub.address}/anna/tales/tree/main")[-1]
+        assert f"“{title}” is yours" in status
+        assert place.studio.info(name).title == title
+
+
+def test_what_is_no_token_is_told_in_plain_words(place: Place) -> None:
+    assert "This cannot be a token" in place.push("anna/tales", "ein Wort")[-1][0]
+    assert "这不是有效的令牌" in place.fetch("anna/tales", "a b", language="zh")[-1][0]
 
 
 def test_what_somebody_fetched_nobody_else_sees(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +164,7 @@ def test_what_somebody_fetched_nobody_else_sees(shared: Place, monkeypatch: pyte
     assert "anna/secret was not found" in shared.fetch("anna/secret", who=bo)[-1][0]
     updates = shared.fetch("anna/secret", f" {WRITER} ", who=bo)
     assert updates[0][2] == ""
-    assert "yours to start from" in updates[-1][0]
+    assert "“anna/secret” is yours" in updates[-1][0]
     assert WRITER not in str(updates)
 
 
@@ -171,7 +185,7 @@ def test_quotas_count(shared: Place, hub: Hub) -> None:
 def test_what_is_wrong_is_told_in_the_language_of_the_page(place: Place) -> None:
     assert "在 127.0.0.1" in place.fetch("anna/gone", language="zh")[-1][0]
     assert "用户名/模型名" in place.fetch("gone", language="zh")[-1][0]
-    assert "Hub model: gone was given" in place.fetch("gone")[-1][0]
+    assert "Model on the Hub: gone was given" in place.fetch("gone")[-1][0]
 
 
 def test_long_work_tells_what_it_made_or_what_went_wrong() -> None:

@@ -67,6 +67,7 @@ EXAMPLES: list[errors.TextgenError] = [
     errors.ImportTooBig("a.pdf", 2_000_000_000),
     errors.ImportFailed("a.pdf"),
     errors.HubNotFound("a/b", "huggingface.co"),
+    errors.HubNoRevision("a/b", "v2", "huggingface.co"),
     errors.HubForbidden("a/b", "huggingface.co"),
     errors.HubGated("a/b", "huggingface.co"),
     errors.HubUnreachable("a/b", "huggingface.co", "no route to host"),
@@ -193,6 +194,9 @@ def test_what_has_no_name_on_the_page_is_told_in_plain_words() -> None:
     gone = errors.NotFound("model", "fetched-20260101-000000-abc", "River, tiny")
     assert say_error(gone, "en") == "This model is not there, or not any longer. There is: River, tiny."
     assert say_error(gone, "zh") == "该模型不存在或已被删除。现有：River, tiny。"
+    for given, key in (("none", "error_no_token"), ("something else", "error_bad_token")):
+        for language in LANGUAGES:
+            assert say_error(errors.InvalidSetting("token", given, "a token"), language) == say(key, language)
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.code)
@@ -231,7 +235,7 @@ def test_an_unexpected_error_tells_nothing_of_the_inside(language: Language) -> 
         ("model.cell", "Cell", "单元"),
         ("minutes", "Minutes", "分钟"),
         ("sample_prompts.0", "Sample prompts", "样例开头"),
-        ("title", "Name", "名称"),
+        ("title", "Title", "标题"),
     ],
 )
 def test_settings_of_training_are_called_by_their_labels(field: str, english: str, chinese: str) -> None:

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from textgen.errors import (
     CannotWrite,
     HubForbidden,
     HubGated,
+    HubNoRevision,
     HubNotFound,
     HubRefused,
     HubUnreachable,
@@ -31,6 +32,12 @@ Token = str | bool | None
 
 _TOKEN = re.compile(r"[!-~]+")
 _MOST_REASON_CHARS = 200
+# Of the page of a model, or of what is shown of one of its revisions or files.
+_ADDRESS = re.compile(
+    r"(?:https?://)?(?P<host>[^/]+)/(?!datasets/|spaces/)(?P<owner>[^/]+)/(?P<name>[^/?#]+)"
+    r"(?:/tree/(?P<tree>[^?#]+?)|/blob/(?P<blob>[^/?#]+)/[^?#]+)?/?(?:[?#].*)?"
+)
+_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 
 
 def open_client(token: Token, endpoint: str | None) -> HfApi:
@@ -46,6 +53,20 @@ def check_repo_id(repo_id: str, *, field: str = "repo_id") -> None:
     """`InvalidSetting` for `field` when it cannot be the name of a repository."""
     if not is_repo_id(repo_id):
         raise InvalidSetting(field, repo_id, "USER/NAME, of letters, digits, “-”, “_” and “.”")
+
+
+def split_address(text: str, endpoint: str | None = None) -> tuple[str, str | None]:
+    """The name of a model's repository and, where there is one, the revision: of the name, or of a page's address.
+
+    What is neither comes back as it is. `endpoint` is as of `open_client`.
+    """
+    from huggingface_hub import constants
+
+    found = _ADDRESS.fullmatch(text.strip())
+    if found is None or found["host"] not in (*_HOSTS, urlsplit(endpoint or constants.ENDPOINT).netloc):
+        return text, None
+    revision = found["tree"] or found["blob"]
+    return f"{found['owner']}/{found['name']}", unquote(revision) if revision else None
 
 
 def is_repo_id(text: str) -> bool:
@@ -80,15 +101,20 @@ def writing_token(token: Token) -> str:
 
 
 @contextmanager
-def explained(repo: str, endpoint: str, token: Token) -> Iterator[None]:
-    """Turns what the client raises into errors of ours."""
+def explained(repo: str, endpoint: str, token: Token, *, revision: str | None = None) -> Iterator[None]:
+    """Turns what the client raises into errors of ours; `revision` is what was asked for of the repository."""
     try:
         yield
     except TextgenError:
         raise
     except Exception as error:
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        host = urlsplit(endpoint).netloc or endpoint
         # Not chained: whoever prints a chain prints what the client has said of its request.
-        raise _as_ours(error, repo, urlsplit(endpoint).netloc or endpoint, token) from None
+        if isinstance(error, RevisionNotFoundError) and revision is not None:
+            raise HubNoRevision(repo, revision, host) from None
+        raise _as_ours(error, repo, host, token) from None
 
 
 def _as_ours(error: BaseException, repo: str, host: str, token: Token) -> TextgenError:

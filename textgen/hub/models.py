@@ -30,6 +30,7 @@ from textgen.hub.client import (
     is_connection,
     is_repo_id,
     open_client,
+    split_address,
     writing_token,
 )
 from textgen.hub.repositories import file_names, make_repository, upload_files
@@ -64,10 +65,12 @@ def push(
 ) -> str:
     """Puts the checkpoint in `folder` on the Hub at half the size, as one commit; returns its address.
 
+    `repo_id` may be the address of its page too.
     The repository is made if need be. Weights of an earlier push that are not among the new ones are deleted. Raises
     `BadCheckpoint`, `InvalidSetting` for what cannot be a name or a token, for a public repository where a private one
     was asked for, and for one with a model of another kind; `HubForbidden`, `HubUnreachable`, `HubRefused`.
     """
+    repo_id, _ = split_address(repo_id, endpoint)
     check_repo_id(repo_id)
     token = writing_token(token)
     checkpoint = load_checkpoint(folder, limits=limits)
@@ -99,21 +102,25 @@ def pull(
 ) -> str:
     """Replaces `out` by the checkpoint of a repository on the Hub; returns the commit that it is from.
 
+    `repo_id` may be the address of its page too; a revision that is given counts more than the one in it.
+
     Files come into the folder `downloads` first. Where the Hub stops answering, those that are complete stay there for
     a day, to be gone on from; after any other failure nothing stays. `check` is given the whole folder before it takes
     its place; without one it is read as a checkpoint.
 
     Raises `InvalidSetting` for what cannot be a name, a revision or a token, and for more than `max_hub_bytes`;
-    `BadCheckpoint`, `NoRoom`, `CannotWrite`, `HubNotFound`, `HubForbidden`, `HubGated`, `HubUnreachable`, `HubRefused`,
-    and whatever `check` raises.
+    `BadCheckpoint`, `NoRoom`, `CannotWrite`, `HubNotFound`, `HubNoRevision`, `HubForbidden`, `HubGated`,
+    `HubUnreachable`, `HubRefused`, and whatever `check` raises.
     """
     limits = limits or Limits()
+    repo_id, named = split_address(repo_id, endpoint)
+    revision = named if revision is None else revision
     check_repo_id(repo_id)
     if revision is not None and not (revision.isprintable() and 1 <= len(revision) <= 200):
         raise InvalidSetting("revision", revision, "a branch, a tag or a commit")
     token = checked_token(token)
     api = open_client(token, endpoint)
-    with explained(repo_id if revision is None else f"{repo_id} ({revision})", api.endpoint, token):
+    with explained(repo_id, api.endpoint, token, revision=revision):
         info = api.model_info(repo_id, revision=revision, files_metadata=True)
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):

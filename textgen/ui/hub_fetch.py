@@ -81,7 +81,8 @@ class HubFetch:
             fetching = LongWork(work, name="textgen-fetch")
             for progress in fetching:
                 yield _downloading(progress, language), gr.skip(), gr.skip()
-            yield status_html(say("hub_fetched", language, name=name)), fetching.result, gr.skip()
+            title = self._workshop.jobs.fetched.titles(person).get(fetching.result, name)
+            yield status_html(say("model_brought", language, title=title)), fetching.result, gr.skip()
         except Exception as error:
             if not isinstance(error, TextgenError):
                 _LOGGER.exception("a model could not be fetched")

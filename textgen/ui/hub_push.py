@@ -12,7 +12,7 @@ from textgen.errors import TextgenError
 from textgen.ui.i18n import Language, known_language, say, say_error
 from textgen.ui.long_work import LongWork
 from textgen.ui.people import People
-from textgen.ui.render import error_html, status_html
+from textgen.ui.render import error_html, link_html, status_html
 from textgen.workshop import Progress
 
 _LOGGER = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class HubPush:
         ) as self.fold:
             with gr.Row():
                 repo = gr.Textbox(
-                    label=i18n("hub_repo"),
+                    label=i18n("hub_model"),
                     info=i18n("hub_repo_info"),
                     max_lines=1,
                     elem_id=f"push-repo{suffix}",
@@ -51,7 +51,7 @@ class HubPush:
                 )
                 token = gr.Textbox(
                     label=i18n("hub_token"),
-                    info=i18n("hub_token_info"),
+                    info=i18n("hub_own_token_info" if people.shared else "hub_token_info"),
                     type="password",
                     max_lines=1,
                     elem_id=f"push-token{suffix}",
@@ -91,7 +91,7 @@ class HubPush:
             pushing = LongWork(work, name="textgen-push")
             for progress in pushing:
                 yield _uploading(progress, language), gr.skip()
-            yield status_html(say("hub_pushed", language, address=pushing.result)), gr.skip()
+            yield status_html(say("hub_pushed", language), link=link_html(pushing.result)), gr.skip()
         except Exception as error:
             if not isinstance(error, TextgenError):
                 _LOGGER.exception("a model could not be pushed")

@@ -11,32 +11,35 @@ def hub_texts() -> dict[str, tuple[str, str]]:
 def _push() -> dict[str, tuple[str, str]]:
     return {
         "fold_push": ("Push to the Hub", "推送到 Hub"),
-        "hub_repo": ("Model on the Hub", "Hub 上的模型"),
+        "hub_model": ("Model on the Hub", "Hub 上的模型"),
         "hub_repo_info": (
             "USER/NAME, as it will be called at Hugging Face. It is made if it is not there yet.",
             "在 Hugging Face 上的名称（用户名/模型名）；不存在时会自动创建。",
         ),
         "hub_token": ("Token", "令牌"),
         "hub_token_info": (
-            "With the right to write, from huggingface.co/settings/tokens. It is used once and not kept.",
-            "需有写入权限，可在 huggingface.co/settings/tokens 获取；只用一次，不会保存。",
+            "With the right to write, from huggingface.co/settings/tokens; not kept. Empty: this machine's login.",
+            "需有写入权限，可在 huggingface.co/settings/tokens 获取；只用一次，不会保存。留空则用本机登录的令牌。",
+        ),
+        "hub_own_token_info": (
+            "With the right to write, from huggingface.co/settings/tokens, used once and not kept; a login gives none.",
+            "需有写入权限，可在 huggingface.co/settings/tokens 获取；只用一次，不会保存。登录不会提供令牌。",
         ),
         "hub_private": ("Private", "私有"),
         "hub_private_info": ("Only you can see it there.", "在那里只有你能看到。"),
         "hub_push": ("Push", "推送"),
         "hub_preparing": ("Making the model ready …", "正在准备模型……"),
         "hub_uploading": ("Uploading: {done} of {total} MB", "正在上传：{done} / {total} MB"),
-        "hub_pushed": ("It is at {address}", "已推送到 {address}"),
+        "hub_pushed": ("It is at", "已推送到"),
     }
 
 
 def _fetch() -> dict[str, tuple[str, str]]:
     return {
         "fold_fetch": ("A model from the Hub", "来自 Hub 的模型"),
-        "hub_model": ("Hub model", "Hub 模型"),
         "hub_model_info": (
-            "USER/NAME of a model that was made here or in another Textgen Studio.",
-            "由本应用或其他 Textgen Studio 制作的模型（用户名/模型名）。",
+            "USER/NAME or the address of a model that was made here or in another Textgen Studio.",
+            "由本应用或其他 Textgen Studio 制作的模型：用户名/模型名，或其网址。",
         ),
         "hub_read_token_info": (
             "For a private model. It is used once and not kept.",
@@ -48,7 +51,6 @@ def _fetch() -> dict[str, tuple[str, str]]:
         "hub_asking": ("Asking the Hub …", "正在查询 Hub……"),
         "hub_downloading": ("Downloading: {done} of {total} MB", "正在下载：{done} / {total} MB"),
         "hub_checking": ("Reading the model …", "正在读取模型……"),
-        "hub_fetched": ("{name} is yours to start from.", "{name} 已可作为起点。"),
     }
 
 
@@ -57,6 +59,18 @@ def _errors() -> dict[str, tuple[str, str]]:
         "error_hub_not_found": (
             "{repo} was not found at {host}; a private model needs a token that may read it.",
             "在 {host} 上找不到 {repo}；私有模型需要有读取权限的令牌。",
+        ),
+        "error_hub_no_revision": (
+            "{repo} has no revision {revision} at {host}.",
+            "{host} 上的 {repo} 没有版本 {revision}。",
+        ),
+        "error_no_token": (
+            "A token is needed, one that may write: from huggingface.co/settings/tokens.",
+            "需要有写入权限的令牌，可在 huggingface.co/settings/tokens 获取。",
+        ),
+        "error_bad_token": (
+            "This cannot be a token: tokens of the Hub have letters, digits and “_” only.",
+            "这不是有效的令牌：Hub 令牌只含字母、数字和“_”。",
         ),
         "error_hub_forbidden": (
             "{host} does not allow this with {repo}: the token is missing, wrong, or may not do it.",

@@ -104,7 +104,9 @@ def say_error(error: Exception, language: Language) -> str:
     params = dict(error.params)
     if error.code == "not_found" and params["what"] == "model":
         key = "error_no_model"  # the page calls models by their titles, and of this one only the name is known
-    if error.code == "invalid_setting":
+    if error.code == "invalid_setting" and params["field"] == "token":
+        key = "error_no_token" if params["given"] == "none" else "error_bad_token"
+    elif error.code == "invalid_setting":
         params["field"] = say_setting(str(params["field"]), language)
         params["allowed"] = _with_labels(str(params["allowed"]), language)
     if language == "zh":

@@ -55,7 +55,7 @@ def _item(model: ShelfModel, chosen: bool, language: Language) -> str:
         say("model_pieces", language, count=f"{shape.vocab_size:,}"),
         *([say("model_nats", language, nats=f"{model.nats_per_char:.3f}")] if model.nats_per_char is not None else []),
         say("model_disk", language, size=_megabytes(model.disk_bytes)),
-        _date(model.changed),
+        _date(model),
     ]
     told = " ".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
     body = f'<span class="facts">{told}</span>'
@@ -84,7 +84,7 @@ def head_html(model: ShelfModel, language: Language) -> str:
         if model.nats_per_char is None
         else say("figure_nats_value", language, nats=f"{model.nats_per_char:.3f}"),
         "figure_disk": say("figure_disk_of_run", language, size=disk) if model.origin == "run" else disk,
-        "figure_changed": _date(model.changed),
+        "figure_changed": _date(model),
     }
     rows = "".join(
         f"<div><dt>{escape(say(key, language))}</dt><dd>{escape(value)}</dd></div>"
@@ -92,7 +92,8 @@ def head_html(model: ShelfModel, language: Language) -> str:
         if value
     )
     title = f"<h3>{escape(model.title)}</h3>"
-    return f'<section class="model-head"><header>{title}{_origin(model, language)}</header><dl>{rows}</dl></section>'
+    header = f"<header>{title}{_origin(model, language)}</header>"
+    return f'<section class="model-head" data-origin="{model.origin}">{header}<dl>{rows}</dl></section>'
 
 
 def card_html(card: str, language: Language) -> str:
@@ -116,5 +117,8 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, tz=timezone.utc).date().isoformat() if seconds else ""
+def _date(model: ShelfModel) -> str:
+    """When a model changed; of one that ships only the day is known on which it was put here."""
+    if model.origin == "ships" or not model.changed:
+        return ""
+    return datetime.fromtimestamp(model.changed, tz=timezone.utc).date().isoformat()

@@ -80,7 +80,7 @@ class ModelsTab:
         fold = gr.Accordion(i18n("fold_change"), open=False, elem_classes="fold", elem_id="fold-change", visible=False)
         with fold:
             self._title = gr.Textbox(
-                label=i18n("model_title"), info=i18n("model_title_info"), max_lines=1, elem_id="model-title"
+                label=i18n("title"), info=i18n("model_title_info"), max_lines=1, elem_id="model-title"
             )
             with gr.Row(elem_classes="go-row"):
                 rename = gr.Button(i18n("rename"), elem_id="model-rename")
@@ -234,7 +234,11 @@ def _mark(shown: object, language: Language) -> str:
 
 def _sure() -> str:
     """JavaScript that asks before a model is deleted; without a name in the answer nothing happens."""
-    english, chinese = (json.dumps(say("model_delete_sure", language, title="TITLE")) for language in LANGUAGES)
-    question = f"(document.documentElement.lang.startsWith('zh') ? {chinese} : {english})"
+    whole, alone = (
+        [say(key, language, title="TITLE") for language in LANGUAGES]
+        for key in ("model_delete_run_sure", "model_delete_sure")
+    )
+    questions = f"(document.querySelector('#model-head [data-origin=run]') ? {json.dumps(whole)} : {json.dumps(alone)})"
+    question = f"{questions}[document.documentElement.lang.startsWith('zh') ? 1 : 0]"
     title = "(document.querySelector('#model-head h3') || {}).textContent || ''"
     return f"(language, name) => [language, confirm({question}.replace('TITLE', () => {title})) ? name : '']"

@@ -49,15 +49,15 @@ def _one() -> dict[str, tuple[str, str]]:
 def _change() -> dict[str, tuple[str, str]]:
     return {
         "fold_change": ("Rename or delete", "改名或删除"),
-        "model_title": ("Title", "标题"),
         "model_title_info": (
             "What the lists call it. Models that were made from it keep it as their base.",
-            "列表中显示的名称；以它为起点的模型不受影响。",
+            "列表中显示的标题；以它为起点的模型不受影响。",
         ),
         "model_delete": ("Delete", "删除"),
-        "model_delete_sure": (
-            "Delete “{title}” for good? Where it was trained here, its run, its text and its figures go with it.",
-            "确定永久删除“{title}”吗？如果是在此训练的，其训练任务、文本和数据也会一并删除。",
+        "model_delete_sure": ("Delete “{title}” for good?", "确定永久删除“{title}”吗？"),
+        "model_delete_run_sure": (
+            "Delete “{title}” for good? Its run, its text and its figures go with it.",
+            "确定永久删除“{title}”吗？其训练任务、文本和数据也会一并删除。",
         ),
         "model_renamed": ("It is called “{title}” now.", "现在名为“{title}”。"),
         "model_deleted": ("“{title}” was deleted.", "已删除“{title}”。"),
@@ -69,7 +69,7 @@ def _zip() -> dict[str, tuple[str, str]]:
         "fold_zip": ("A model from a zip", "来自 zip 的模型"),
         "zip_file": ("Zip of a model", "模型的 zip 文件"),
         "zip_unpacking": ("Unpacking: {done} of {total} MB", "正在解压：{done} / {total} MB"),
-        "zip_imported": (
+        "model_brought": (
             "“{title}” is yours to write with and to start from.",
             "“{title}”已可用来写作，也可作为训练起点。",
         ),

@@ -43,6 +43,12 @@ def status_html(text: str, *, where: str = "", busy: bool = False, link: str = "
     return f'<div class="status" role="status" aria-live="{live}">{figures}{line}</div>'
 
 
+def link_html(address: str) -> str:
+    """A link that leaves the page where it is. A space before it is heard, and copied."""
+    to = escape(address)
+    return f' <a href="{to}" target="_blank" rel="noopener noreferrer">{to}</a>'
+
+
 def error_html(text: str) -> str:
     """The same line for a sentence about what went wrong; screen readers say it at once."""
     return f'<div class="status problem" role="alert">{escape(text)}</div>'

@@ -37,8 +37,8 @@ def _form() -> dict[str, tuple[str, str]]:
             "这里的 GPU 按次短时借用，计入您的配额：只有本页保持打开时才会训练。",
         ),
         "runs_lost": (
-            "Runs are lost when this Space restarts: push or download what you want to keep.",
-            "此 Space 重启后训练记录会丢失：请推送或下载要保留的内容。",
+            "Runs and models of your own are lost when this Space restarts: push or download what you want to keep.",
+            "此 Space 重启后，你的训练记录和模型会丢失：请推送或下载要保留的内容。",
         ),
         "files": ("Text files", "文本文件"),
         "paste": ("Or paste text", "或粘贴文本"),
@@ -76,8 +76,8 @@ def _form() -> dict[str, tuple[str, str]]:
         "fold_expert": ("The values behind it", "背后的具体数值"),
         "as_preset": ("as the preset says", "按预设"),
         "as_preset_value": ("as the preset: {value}", "按预设：{value}"),
-        "title": ("Name", "名称"),
-        "title_info": ("What the run and its model are called.", "这次训练及其模型的名称。"),
+        "title": ("Title", "标题"),
+        "title_info": ("What the run and its model are called.", "这次训练及其模型的标题。"),
         "prompts": ("Sample prompts", "样例开头"),
         "prompts_info": (
             "A line each: what the samples during training begin with.",

@@ -53,8 +53,8 @@ class ZipImport:
             yield status_html(say("hub_checking", language), busy=True), gr.skip(), gr.skip()
             for progress in importing:
                 yield _unpacking(progress, language), gr.skip(), gr.skip()
-            told = say("zip_imported", language, title=PurePath(name).stem)
-            yield status_html(told), importing.result, None
+            title = self._workshop.jobs.fetched.titles(person).get(importing.result, name)
+            yield status_html(say("model_brought", language, title=title)), importing.result, None
         except Exception as error:
             if not isinstance(error, TextgenError):
                 _LOGGER.exception("a model could not be imported")
