@@ -172,7 +172,7 @@ def pages(browser: Browser, *, ready: str = "#document textarea") -> Iterator[Ca
 def unfold(page: Page, name: str) -> None:
     """Opens a fold; what is in it is built when it is first opened, and only then listens."""
     page.locator(f"#fold-{name} > button").click()
-    page.locator(f"#fold-{name} .block").last.wait_for()
+    page.locator(f"#fold-{name} .block:visible").last.wait_for()
     page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
 
 

@@ -111,8 +111,13 @@ class TestKeys:
         assert (admin.key, admin.is_admin) == ("hf:5f1", True)
         assert admin.owns("anna")
 
+    def test_who_is_logged_in_is_known(self, people: People) -> None:
+        assert people.knows_account(asked(login={"sub": "5f1"}))
+        assert not people.knows_account(asked(cookie_pair(people, "anna")))
+
     @pytest.mark.parametrize("login", [{}, {"sub": ""}, {"sub": 7}, {"sub": "5f1", "expired": True}, None])
     def test_no_login_leaves_the_cookie(self, people: People, login: dict[str, Any] | None) -> None:
+        assert not people.knows_account(asked(login=login))
         assert people.of(asked(cookie_pair(people, "anna"), login=login)).key == "anna"
 
     def test_the_administrator_sees_everything(self, people: People) -> None:

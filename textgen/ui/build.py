@@ -18,6 +18,7 @@ from textgen.ui.controls import PAGE_DEFAULTS, changed_defaults
 from textgen.ui.endpoints import Endpoints
 from textgen.ui.generate import GenerateTab
 from textgen.ui.i18n import Language, build_i18n, known_language, say, say_cell, say_error
+from textgen.ui.login import Login, offers_login
 from textgen.ui.models_tab import ModelsTab
 from textgen.ui.people import NOBODY_ELSE, People
 from textgen.ui.render import CHANGING_CHOICES, error_html, markdown_html, model_choices, status_html, titled
@@ -69,9 +70,8 @@ def build_page(
                 scale=2,
                 min_width=180,
             )
-            # Where nobody owns anything there is nothing to log in for; elsewhere than on a Space gradio refuses it.
-            if people.keeps_keys and os.environ.get("OAUTH_CLIENT_ID"):
-                gr.LoginButton(size="sm", elem_id="login", scale=0, min_width=90)
+            # Where nobody owns anything there is nothing to log in for.
+            login = Login(people, i18n) if people.keeps_keys and offers_login(os.environ) else None
             language = gr.Button(i18n("language"), size="sm", elem_id="language", scale=0, min_width=90)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(i18n("tab_generate"), id="generate", elem_id="tab-generate") as generate_tab:
@@ -83,7 +83,12 @@ def build_page(
                 notice = gr.HTML("", elem_id="train-notice", visible=bool(told))
                 train = TrainTab(studio, workshop, people, i18n, language_name) if workshop is not None else None
             with gr.Tab(i18n("tab_models"), id="models", elem_id="tab-models") as models_tab:
+                told_of_models = [key for key in told if key == "runs_lost"]
+                models_notice = gr.HTML("", elem_id="models-notice", visible=bool(told_of_models))
                 shelf = ModelsTab(Shelf(studio, workshop), workshop, people, i18n, language_name)
+
+        def tell(language: str) -> list[str]:
+            return [notices_html(keys, known_language(language)) for keys in (told, told_of_models)]
 
         def describe(request: gr.Request, name: str | None, language: str) -> tuple[str, str]:
             person = people.of(request)
@@ -134,10 +139,12 @@ def build_page(
             None, None, [language_name], js="() => window.textgenSwitchLanguage()", api_visibility="private"
         )
         switched.then(describe, [model, language_name], [about, backend], **quiet)
+        if login is not None:
+            login.refresh_on(opened.then)
         generate_tab.select(list_models, [model], [model], **quiet)
         shelf.refresh_on(models_tab.select, opened.then, switched.then)
         for event in (opened.then, switched.then) if told else ():
-            event(lambda name: notices_html(told, known_language(name)), [language_name], [notice], **quiet)
+            event(tell, [language_name], [notice, models_notice], **quiet)
         if train is not None:
             train.refresh_on(train_tab.select, opened.then, switched.then)
         trying = [(shelf.try_it, shelf.shown), *([(train.panel.try_it, train.panel.run)] if train else [])]

@@ -65,6 +65,10 @@ class People:
             return Person(f"nobody:{session}")
         return Person(key, is_admin=self._is_admin(key))
 
+    def knows_account(self, request: gr.Request | None) -> bool:
+        """Whether a request comes from somebody who is logged in with Hugging Face."""
+        return _account(request) is not None
+
     def key_in(self, cookies: Mapping[str, str]) -> str | None:
         """The key that a signed cookie holds; None for a missing or forged one."""
         assert self._serializer is not None

@@ -12,6 +12,8 @@ def _page() -> dict[str, tuple[str, str]]:
     return {
         "tab_generate": ("Generate", "生成"),
         "language": ("中文", "English"),
+        "log_in": ("Log in", "登录"),
+        "log_out": ("Log out", "退出登录"),
         "model": ("Model", "模型"),
         "document": ("Text", "文本"),
         "document_info": (
