@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -113,6 +114,15 @@ def test_what_is_downloaded_is_imported_again(place: Place, tmp_path: Path) -> N
         archive = place.shelf.archive(name, ANNA, tmp_path / str(number))
         again = place.workshop.import_zip(archive, archive.name, ANNA)
         assert place.shelf.card(again, ANNA) == place.shelf.card(name, ANNA)
+
+
+def test_a_model_is_handed_on_as_export_makes_it(place: Place, tmp_path: Path) -> None:
+    with zipfile.ZipFile(place.shelf.archive_onnx(RUN, ANNA, tmp_path)) as archive:
+        names = {PurePosixPath(name).name for name in archive.namelist() if name.startswith("Tales-onnx/")}
+        assert {"model.onnx", "model_int8.onnx", "tokenizer.json", "example.html", "README.md"} <= names
+        assert archive.testzip() is None
+    with pytest.raises(NotFound):
+        place.shelf.archive_onnx(RUN, BO, tmp_path)
 
 
 def test_a_title_changes_and_nothing_else(place: Place, zipped: Path) -> None:

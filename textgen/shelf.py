@@ -14,8 +14,9 @@ from textgen.config import ModelSettings
 from textgen.errors import InvalidSetting
 from textgen.files import folder_bytes
 from textgen.hub import ORIGIN, push
+from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.fetched import origin_of
-from textgen.jobs.model_zip import pack_model
+from textgen.jobs.model_zip import folder_name, pack_folder, pack_model
 from textgen.jobs.people import EVERYBODY, Person
 from textgen.jobs.run_folder import RunFolder, run_of
 from textgen.model.checkpoint import CONFIG, read_card
@@ -79,6 +80,19 @@ class Shelf:
         """A zip of a model, at half the size, written into `folder`. Raises `NotFound` and what `pack_model` raises."""
         info = self._studio.info(name, person)
         return pack_model(info.folder, info.title, folder, limits=self._studio.limits)
+
+    def archive_onnx(self, name: str, person: Person, folder: Path) -> Path:
+        """A zip of what `textgen export --format onnx` makes of a model, written into `folder`.
+
+        Raises `NotFound`, what reading a checkpoint raises, and what `export_onnx` raises.
+        """
+        from textgen.export import export_onnx  # slow to import
+
+        info = self._studio.info(name, person)
+        checkpoint, tokenizer = open_checkpoint(info.folder, limits=self._studio.limits)
+        made = folder / f"{folder_name(info.title)}-onnx"
+        export_onnx(made, checkpoint, tokenizer)
+        return pack_folder(made)
 
     def rename(self, name: str, title: str, person: Person = EVERYBODY) -> None:
         """Gives a model another title, and its run with it; whatever it is the base of finds it as before.

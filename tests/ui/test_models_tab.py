@@ -61,7 +61,7 @@ class Look:
     """An answer to a look, by the names of what it changes."""
 
     def __init__(self, updates: list[Any]) -> None:
-        names = ("list", "head", "card", "try_it", "download", "push", "change", "shown", "timer", "seen")
+        names = ("list", "head", "card", "try_it", "download", "onnx", "push", "change", "shown", "timer", "seen")
         self.updates = dict(zip(names, updates, strict=True))
 
     def __getattr__(self, name: str) -> Any:
@@ -95,7 +95,7 @@ def test_ones_own_model_is_shown_first_with_all_that_can_be_done(place: Place) -
     assert "82,632" in look.head
     assert "its run included" in look.head
     assert "<h1>tiny</h1>" in look.card
-    assert [look.updates[name].visible for name in ("try_it", "download", "push", "change")] == [True] * 4
+    assert [look.updates[name].visible for name in ("try_it", "download", "onnx", "push", "change")] == [True] * 5
     assert look.timer.active is False
 
 
@@ -189,8 +189,9 @@ def test_what_is_anothers_is_neither_seen_nor_touched(place: Place, zipped: Path
         for told, beside in (place.tab.rename(place.bo, "en", model, "Mine"), place.tab.delete(place.bo, "en", model)):
             assert "This model is not there, or not any longer. There is: endless, spoilt, tiny." in told
             assert beside == ""
-        assert "not there" in place.download.pack(place.bo, "en", model)[1]
-    file, told = place.download.pack(place.anna, "en", name)
+        assert "not there" in list(place.download.pack(place.bo, "en", model))[-1][1]
+    first, (file, told) = place.download.pack(place.anna, "en", name)
+    assert say("packing", "en") in first[1]
     assert Path(file.value["path"]).name == "River.zip"
     assert say("downloading", "en") in told
 

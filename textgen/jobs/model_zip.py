@@ -37,13 +37,23 @@ def pack_model(checkpoint: Path, title: str, target: Path, *, limits: Limits | N
 
     The same model gives the same bytes. Raises `BadCheckpoint`, `BadTokenizer` and `CannotWrite`.
     """
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in title).strip("-")[:_MOST_NAME_CHARS] or "model"
     opened, _ = open_checkpoint(checkpoint, limits=limits)
-    folder, packed = target / name, target / f"{name}.zip"
+    folder = target / folder_name(title)
     save_checkpoint(folder, opened, weight_format="float16")
+    return pack_folder(folder)
+
+
+def folder_name(title: str) -> str:
+    """What a folder may be called anywhere that holds the model of this title."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in title).strip("-")[:_MOST_NAME_CHARS] or "model"
+
+
+def pack_folder(folder: Path) -> Path:
+    """Writes a zip of a folder of files beside it; the same files give the same bytes. Raises `CannotWrite`."""
+    packed = folder.with_name(f"{folder.name}.zip")
     with explain_write_errors(packed), zipfile.ZipFile(packed, "w") as archive:
         for path in sorted(folder.iterdir()):
-            info = zipfile.ZipInfo(f"{name}/{path.name}")
+            info = zipfile.ZipInfo(f"{folder.name}/{path.name}")
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = (stat.S_IFREG | 0o644) << 16
             info.file_size = path.stat().st_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +23,45 @@ _LOGGER = logging.getLogger(__name__)
 class ModelDownload:
     """Builds the `button` in place; `archive` packs the model of a name, for a person, into a folder.
 
-    `elem_id` names the button; the page clicks another one behind it when the file is there.
+    `label` is the key of the button's text. `elem_id` names the button; the page clicks another one behind it when the
+    file is there.
     """
 
     def __init__(
-        self, archive: Callable[[str, Person, Path], Path], people: People, i18n: gr.I18n, *, elem_id: str
+        self,
+        archive: Callable[[str, Person, Path], Path],
+        people: People,
+        i18n: gr.I18n,
+        *,
+        elem_id: str,
+        label: str = "download",
     ) -> None:
         self._archive = archive
         self._people = people
         self._elem_id = elem_id
-        self.button = gr.Button(i18n("download"), elem_id=elem_id, visible=False)
+        self.button = gr.Button(i18n(label), elem_id=elem_id, visible=False)
         self._file = gr.DownloadButton(visible="hidden", elem_id=f"{elem_id}-file", elem_classes="behind")
 
     def wire(self, language: gr.Textbox, name: Any, status: gr.HTML) -> None:
         """Gives the model that the component `name` names; `status`, which has an elem_id, says what became of it."""
         made = self.button.click(
-            self.pack, [language, name], [self._file, status], api_visibility="private", concurrency_limit=2
+            self.pack,
+            [language, name],
+            [self._file, status],
+            concurrency_limit=2,
+            trigger_mode="once",
+            api_visibility="private",
+            show_progress="hidden",
         )
         # The button behind the button has its file a moment later.
         problem, file = f"#{status.elem_id} .problem", f"{self._elem_id}-file"
         saved = f"() => {{ if (!document.querySelector('{problem}')) window.textgenDownload('{file}'); }}"
         made.then(None, None, None, js=saved, api_visibility="private")
 
-    def pack(self, request: gr.Request, language_name: str, name: str | None) -> tuple[Any, str]:
-        """Makes the zip that is downloaded next."""
+    def pack(self, request: gr.Request, language_name: str, name: str | None) -> Iterator[tuple[Any, str]]:
+        """Makes the zip that is downloaded next; says first that it does."""
         language, person = known_language(language_name), self._people.of(request)
+        yield gr.skip(), status_html(say("packing", language), busy=True)
         try:
             with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
                 made = self._archive(name or "", person, Path(folder))
@@ -56,5 +70,6 @@ class ModelDownload:
         except Exception as error:
             if not isinstance(error, TextgenError):
                 _LOGGER.exception("a model could not be packed")
-            return gr.skip(), error_html(say_error(error, language))
-        return gr.DownloadButton(value=path), status_html(say("downloading", language))
+            yield gr.skip(), error_html(say_error(error, language))
+            return
+        yield gr.DownloadButton(value=path), status_html(say("downloading", language))

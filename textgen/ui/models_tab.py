@@ -64,7 +64,12 @@ class ModelsTab:
         self._head = gr.HTML("", elem_id="model-head")
         with gr.Row(elem_classes="go-row"):
             self.try_it = gr.Button(i18n("try_it"), variant="primary", elem_id="model-try", visible=False)
-            self._download = ModelDownload(self._shelf.archive, self._people, i18n, elem_id="model-download")
+            self._downloads = [
+                ModelDownload(self._shelf.archive, self._people, i18n, elem_id="model-download"),
+                ModelDownload(
+                    self._shelf.archive_onnx, self._people, i18n, elem_id="model-onnx", label="download_onnx"
+                ),
+            ]
         self._status = gr.HTML("", elem_id="model-status")
         # What answers of the chosen model are told in.
         self._told = [self._status]
@@ -103,7 +108,7 @@ class ModelsTab:
             self._head,
             self._card,
             self.try_it,
-            self._download.button,
+            *(download.button for download in self._downloads),
             *self._folds,
             self.shown,
             self._timer,
@@ -118,7 +123,8 @@ class ModelsTab:
             brought.change(self.show, [*held, brought], outputs, **quiet)
         self.refresh_on(*self._changed)
         self.shown.change(lambda: [""] * len(self._told), None, self._told, **quiet)
-        self._download.wire(self._language, self.shown, self._status)
+        for download in self._downloads:
+            download.wire(self._language, self.shown, self._status)
 
     def refresh_on(self, *events: Any) -> None:
         """Shows the models as they are now whenever one of these events comes."""
@@ -176,15 +182,15 @@ class ModelsTab:
         return list_html(models, chosen, language, can_add=self._workshop is not None)
 
     def _drawn(self, model: ShelfModel | None, language: Language, person: Person) -> list[Any]:
-        seen = gr.Button(visible=model is not None)
+        seen = [gr.Button(visible=model is not None)] * (1 + len(self._downloads))
         folds = [gr.Accordion(visible=model is not None), gr.Accordion(visible=model is not None and model.own)]
         if model is None:
-            return ["", "", seen, seen, *folds[: len(self._folds)]]
+            return ["", "", *seen, *folds[: len(self._folds)]]
         try:
             card = card_html(self._shelf.card(model.name, person), language)
         except TextgenError as error:
             card = error_html(say_error(error, language))
-        return [head_html(model, language), card, seen, seen, *folds[: len(self._folds)]]
+        return [head_html(model, language), card, *seen, *folds[: len(self._folds)]]
 
     def title_of(self, request: gr.Request, name: str) -> str:
         """The title that can be changed."""

@@ -34,6 +34,7 @@ def _list() -> dict[str, tuple[str, str]]:
 
 def _one() -> dict[str, tuple[str, str]]:
     return {
+        "download_onnx": ("ONNX for the browser", "浏览器用 ONNX"),
         "figure_shape": ("Shape", "结构"),
         "figure_parameters": ("Parameters", "参数量"),
         "figure_nats": ("On held-out text", "留出文本"),

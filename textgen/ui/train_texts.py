@@ -307,6 +307,7 @@ def _use() -> dict[str, tuple[str, str]]:
     return {
         "try_it": ("Try it", "试用"),
         "download": ("Download", "下载"),
+        "packing": ("Packing the model …", "正在打包模型……"),
         "downloading": ("The model is on its way.", "模型正在下载。"),
         "fold_more": ("Longer, rename, command", "继续训练、改名、命令"),
         "rename": ("Rename", "改名"),
