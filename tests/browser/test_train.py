@@ -186,14 +186,14 @@ def test_what_somebody_fills_in_is_theirs(
         page.page.get_by_role("radio", name="Balanced").click()
         expect(learning_rate).to_have_attribute("placeholder", "0.005", timeout=_WAIT)
         page.page.locator("#train-cell input").click()
-        page.page.get_by_role("option", name="gru", exact=True).click()
+        page.page.get_by_role("option", name="GRU", exact=True).click()
         page.choose_base("small")
         expect(page.page.locator("#train-hidden-size")).to_be_hidden(timeout=_WAIT)
         page.choose_base("Nothing: a new model")
         expect(page.page.locator("#train-hidden-size")).to_be_visible(timeout=_WAIT)
         for name, value in {"minutes": "30", "hidden-size": "48", "vocab-size": "300", "title": "My tales"}.items():
             expect(page.page.locator(f"#train-{name} input")).to_have_value(value)
-        expect(page.page.locator("#train-cell input")).to_have_value("gru")
+        expect(page.page.locator("#train-cell input")).to_have_value("GRU")
         page.page.locator("#train-start").click()
         page.wait_for("running")
         settings = the_run(runs).folder.settings()
@@ -293,10 +293,18 @@ def test_training_can_be_switched_off(browser: Browser, models_folder: Path, tmp
 def test_an_idle_page_asks_for_nothing(browser: Browser, models_folder: Path, tmp_path: Path) -> None:
     with served(models_folder, tmp_path) as server, pages(browser) as open_:
         page = TrainPage(open_(server.address))
-        expect(page.page.locator("#run-head")).to_contain_text("No runs yet", timeout=_WAIT)
-        page.page.wait_for_load_state("networkidle")
         asked: list[str] = []
         page.page.on("request", lambda request: asked.append(request.url))
+        # What it asks once it is open; a server that still imports what writes answers late.
+        with page.page.expect_response(lambda response: "/run/predict" in response.url, timeout=_WAIT):
+            page.page.reload()
+        expect(page.page.locator("#run-head")).to_contain_text("No runs yet", timeout=_WAIT)
+        expect(page.page.locator("#backend")).not_to_be_empty(timeout=_WAIT)
+        for _ in range(30):
+            asked.clear()
+            page.page.evaluate("() => new Promise((done) => setTimeout(done, 1000))")
+            if not asked:
+                break
         # Longer than the time between two looks while something trains.
         page.page.evaluate("() => new Promise((done) => setTimeout(done, 4000))")
         assert [url for url in asked if "heartbeat" not in url] == []
