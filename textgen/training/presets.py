@@ -89,9 +89,10 @@ def preset_settings(
         # What overfits is the number of passes over the text: small texts are read often, large ones hardly once.
         level = ["quick", "balanced", "thorough"].index(name) + (1 if small else -1 if large else 0)
         chosen |= [_LIGHT, _QUICK, _MEDIUM, _STRONG, _STRONG][level + 1]
-        # What the model itself writes keeps it from learning a text by heart that it reads again and again.
-        passes = {"quick": 4.0, "balanced": 8.0, "thorough": 16.0}[name]
-        chosen |= {"self_teaching": 4.0 if small else passes, "written_rows": 24}
+        if name == "quick":
+            # What the model itself writes keeps it from learning by heart what it reads again and again. In longer
+            # trainings it is too poor a teacher by then.
+            chosen |= {"self_teaching": 4.0, "written_rows": 24}
     return {"text": {"vocab_size": vocab_size}, "model": dict(model), "training": chosen}
 
 
