@@ -122,18 +122,18 @@ def _estimate(options: argparse.Namespace, line: StatusLine) -> int:
     """`textgen train --estimate`: what a run would cost; leaves nothing behind."""
     from textgen.jobs.base import open_base
     from textgen.jobs.estimate import estimate_run
-    from textgen.jobs.teachers import open_teachers
+    from textgen.jobs.teachers import given_vocabulary, open_teachers
     from textgen.text.corpus import build_corpus
 
     settings = _run_settings(options)
     base = open_base(settings)
-    teachers = open_teachers(settings, base.tokenizer if base else None)
+    teachers = open_teachers(settings, base)
     with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
         corpus = build_corpus(
             Path(folder) / "corpus",
             [Path(file) for file in settings.files],
             settings.text,
-            tokenizer=next((model.tokenizer for model in (base, *teachers) if model is not None), None),
+            tokenizer=given_vocabulary(base, teachers),
             heldout_files=[Path(file) for file in settings.heldout_files],
             seed=settings.training.seed,
             progress=line.progress,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from tests.jobs.test_training_run import digest, train
 from textgen.config import ModelSettings, RunSettings, TrainingSettings, update_settings
 from textgen.errors import BadCheckpoint, InvalidSetting
+from textgen.jobs.base import open_base
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.teachers import open_teachers, read_teachers, write_teachers
 from textgen.jobs.training_run import resume_run, start_run
@@ -48,9 +50,11 @@ def test_all_need_the_same_pieces(settings: RunSettings, trained_run: Path, tmp_
     _, tokenizer = open_checkpoint(trained_run)
     new = "Zeppelins quacked under jukeboxes, and zeppelins zigzagged.\n" * 40
     other = extend_tokenizer(tokenizer, train_tokenizer([new], vocab_size=330).tokenizer)
+    base = open_base(RunSettings(base=str(trained_run)))
+    assert base is not None
     with pytest.raises(InvalidSetting, match="models with the vocabulary of the base"):
-        open_teachers(settings, other)
-    assert open_teachers(settings, tokenizer)
+        open_teachers(settings, replace(base, tokenizer=other))
+    assert open_teachers(settings, base)
     with pytest.raises(InvalidSetting, match="base_vocabulary"):
         open_teachers(update_settings(settings, text={"base_vocabulary": "extend"}))
     with pytest.raises(InvalidSetting, match="gone was given"):
@@ -83,3 +87,18 @@ def test_what_a_base_has_learned_its_teachers_may_go_on_with(
     train(run)
     lineage = open_checkpoint(tmp_path / "run")[0].lineage
     assert (lineage["base"]["name"], len(lineage["teachers"])) == ("tiny", 2)
+
+
+def test_who_failed_before_it_began_may_begin_again(
+    settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("textgen.jobs.training_run.choose_precision", fail)
+        with pytest.raises(MemoryError):
+            start_run(tmp_path / "run", settings, device="cpu")
+    assert (tmp_path / "run" / "teachers" / "02").is_dir()
+    train(start_run(tmp_path / "run", update_settings(settings, teachers=settings.teachers[:1]), device="cpu"))
+    assert [path.name for path in (tmp_path / "run" / "teachers").iterdir()] == ["01"]

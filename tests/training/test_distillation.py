@@ -207,6 +207,19 @@ def test_a_resumed_run_ends_with_the_same_bits(make_trainer: MakeTrainer, tmp_pa
             other.restore(first.average.state_dict(), TrainingSnapshot.load(tmp_path))
 
 
+def assert_two_ranks_give_the_same(
+    make_trainer: MakeTrainer, one: Trainer, settings: dict[str, Any], tolerance: float
+) -> None:
+    def work(ranks: Ranks) -> list[list[float]]:
+        trainer = make_trainer(ranks=ranks, **settings)
+        list(trainer.events())
+        return [weight.flatten().tolist() for weight in trainer.model.parameters()]
+
+    for weights in run_ranks(2, work):
+        for found, expected in zip(weights, one.model.parameters(), strict=True):
+            assert found == pytest.approx(expected.flatten().tolist(), abs=tolerance)
+
+
 def test_a_batch_read_in_parts_or_by_two_processes_gives_the_same(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,14 +227,7 @@ def test_a_batch_read_in_parts_or_by_two_processes_gives_the_same(
     whole = make_trainer(**settings)
     list(whole.events())
 
-    def work(ranks: Ranks) -> list[list[float]]:
-        trainer = make_trainer(ranks=ranks, **settings)
-        list(trainer.events())
-        return [weight.flatten().tolist() for weight in trainer.model.parameters()]
-
-    for weights in run_ranks(2, work):
-        for found, expected in zip(weights, whole.model.parameters(), strict=True):
-            assert found == pytest.approx(expected.flatten().tolist(), abs=2e-4)
+    assert_two_ranks_give_the_same(make_trainer, whole, settings, 2e-4)
     limit_rows(monkeypatch, 2, MemoryError())
     parts = make_trainer(**settings)
     list(parts.events())
@@ -291,11 +297,4 @@ def test_two_processes_that_teach_themselves_give_what_one_does(make_trainer: Ma
     one = make_trainer(**SELF)
     list(one.events())
 
-    def work(ranks: Ranks) -> list[list[float]]:
-        trainer = make_trainer(ranks=ranks, **SELF)
-        list(trainer.events())
-        return [weight.flatten().tolist() for weight in trainer.model.parameters()]
-
-    for weights in run_ranks(2, work):
-        for found, expected in zip(weights, one.model.parameters(), strict=True):
-            assert found == pytest.approx(expected.flatten().tolist(), abs=5e-4)
+    assert_two_ranks_give_the_same(make_trainer, one, SELF, 5e-4)

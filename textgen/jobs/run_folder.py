@@ -93,7 +93,7 @@ class RunFolder:
         self.check_unused()
         if self.path.exists():
             # Else resuming this run could take up the text of the one before.
-            for path in (self.corpus, *self.path.glob(f".{self.corpus.name}.*")):
+            for path in (self.corpus, self.teachers, *self.path.glob(f".{self.corpus.name}.*")):
                 shutil.rmtree(path, ignore_errors=True)
         self.write_settings(settings)
 
@@ -203,7 +203,7 @@ class RunFolder:
 
     def _never_began(self) -> bool:
         names = {path.name for path in self.path.iterdir() if not self._is_leftover(path)}
-        known = names <= {self.config.name, self.status.name, self.corpus.name}
+        known = names <= {self.config.name, self.status.name, self.corpus.name, self.teachers.name}
         status = self.read_status()
         return not names or (known and status is not None and status.state in ("failed", "preparing"))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from textgen.config import RunSettings
 from textgen.errors import InvalidSetting
+from textgen.jobs.base import Base
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import run_of
 from textgen.limits import Limits
@@ -30,9 +31,7 @@ class Teacher:
         return {"name": self.name, "lineage": self.checkpoint.lineage}
 
 
-def open_teachers(
-    settings: RunSettings, base: Tokenizer | None = None, *, limits: Limits | None = None
-) -> list[Teacher]:
+def open_teachers(settings: RunSettings, base: Base | None = None, *, limits: Limits | None = None) -> list[Teacher]:
     """The teachers that `settings` name, none or more, all of one vocabulary: that of the `base`, if there is one.
 
     Raises `InvalidSetting`, `BadCheckpoint` or `BadTokenizer`.
@@ -41,12 +40,17 @@ def open_teachers(
     if teachers and settings.text.base_vocabulary != "keep":
         given = f"base_vocabulary: {settings.text.base_vocabulary} beside them"
         raise InvalidSetting("teachers", given, "base_vocabulary: keep, as they bring theirs")
-    expected = base or (teachers[0].tokenizer if teachers else None)
+    expected = given_vocabulary(base, teachers)
     for teacher in teachers:
         if expected is not None and not same_pieces(teacher.tokenizer, expected):
             owner = "the base" if base else teachers[0].name
             raise InvalidSetting("teachers", teacher.name, f"models with the vocabulary of {owner}")
     return teachers
+
+
+def given_vocabulary(base: Base | None, teachers: Sequence[Teacher]) -> Tokenizer | None:
+    """The vocabulary that a run is given by its base or else by its teachers; None where it is to make its own."""
+    return next((model.tokenizer for model in (base, *teachers) if model is not None), None)
 
 
 def _open(path: Path, limits: Limits | None) -> Teacher:

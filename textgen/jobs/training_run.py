@@ -29,7 +29,7 @@ from textgen.jobs.ingredients import held_out_part, make_batches, make_model
 from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import RunState
-from textgen.jobs.teachers import Teacher, open_teachers, read_teachers, write_teachers
+from textgen.jobs.teachers import Teacher, given_vocabulary, open_teachers, read_teachers, write_teachers
 from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from textgen.model.language_model import LanguageModel
@@ -210,7 +210,7 @@ def start_run(
     ranks.check_batch(settings.training.batch_size)
     chosen = choose_device(device)
     base = open_base(settings, limits=limits)
-    teachers = open_teachers(settings, base.tokenizer if base else None, limits=limits)
+    teachers = open_teachers(settings, base, limits=limits)
     folder.check_unused()
     with _released_on_failure(folder.lock("out")) as lock:
         folder.create(settings)
@@ -251,7 +251,7 @@ def resume_run(
                 raise InvalidSetting("resume", str(path), "a run that has trained, to be trained longer")
             corpus = _whole_corpus(folder)
             base = open_base(settings, limits=limits)
-            teachers = open_teachers(settings, base.tokenizer if base else None, limits=limits)
+            teachers = open_teachers(settings, base, limits=limits)
             return _prepare(folder, settings, chosen, base, teachers, lock, corpus, limits, progress, ranks)
         corpus = open_corpus(folder.corpus)
         saved = load_checkpoint(folder.last, limits=limits)
@@ -275,7 +275,7 @@ def prepare_text(path: Path, *, limits: Limits | None = None, progress: Progress
     try:
         settings = folder.settings()
         base = open_base(settings, limits=limits)
-        teachers = open_teachers(settings, base.tokenizer if base else None, limits=limits)
+        teachers = open_teachers(settings, base, limits=limits)
         _read_text(folder, settings, base, teachers, _whole_corpus(folder), limits, progress)
     finally:
         lock.release()
@@ -332,7 +332,7 @@ def _read_text(
         folder.corpus,
         [Path(file) for file in settings.files],
         settings.text,
-        tokenizer=next((model.tokenizer for model in (base, *teachers) if model is not None), None),
+        tokenizer=given_vocabulary(base, teachers),
         heldout_files=[Path(file) for file in settings.heldout_files],
         seed=settings.training.seed,
         progress=progress,

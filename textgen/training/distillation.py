@@ -56,7 +56,7 @@ class TaughtBatches:
         seed: int,
         reset_at_document_ends: bool = False,
     ) -> None:
-        self._texts = texts
+        self.texts = texts
         self._readers = [_Reader(teacher, choice) for teacher in teachers]
         self._share = share
         self._written = written_rows
@@ -69,11 +69,11 @@ class TaughtBatches:
 
     @property
     def window(self) -> int:
-        return self._texts.window
+        return self.texts.window
 
     @property
     def windows_per_epoch(self) -> int:
-        return self._texts.windows_per_epoch
+        return self.texts.windows_per_epoch
 
     @property
     def tokens_per_window(self) -> int:
@@ -83,19 +83,19 @@ class TaughtBatches:
     @property
     def position(self) -> tuple[int, int]:
         """(epoch, window) of the next batch."""
-        return self._texts.position
+        return self.texts.position
 
     @position.setter
     def position(self, position: tuple[int, int]) -> None:
-        self._texts.position = position
+        self.texts.position = position
 
     def mark(self) -> Any:
         """Where it is, for `go_back` to return to."""
-        return self._texts.mark(), list(self._states), self._last, self._generator.get_state()
+        return self.texts.mark(), list(self._states), self._last, self._generator.get_state()
 
     def go_back(self, mark: Any) -> None:
         place, states, self._last, generator_state = mark
-        self._texts.go_back(place)
+        self.texts.go_back(place)
         self._states = list(states)
         self._generator.set_state(generator_state)
 
@@ -121,7 +121,7 @@ class TaughtBatches:
     @torch.no_grad()
     def next(self) -> TaughtBatch:
         """The batch at `position`, which moves on."""
-        batch = self._texts.next()
+        batch = self.texts.next()
         if batch.fresh:
             self._begin()
         text = torch.from_numpy(batch.inputs).to(self._choice.device)  # [text rows, time]
@@ -167,7 +167,7 @@ class TaughtBatches:
 
     def _mixed(self, told: Tensor, targets: Tensor) -> Tensor:
         """What is to be learned, in place of `told` [batch, time, vocab]."""
-        rows = self._texts.batch_size
+        rows = self.texts.batch_size
         said = targets[:rows].clamp(min=0)[..., None]
         told[:rows] *= self._share
         told[:rows] = told[:rows].scatter_add(2, said, torch.full_like(said, 1.0 - self._share, dtype=told.dtype))

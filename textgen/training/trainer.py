@@ -151,7 +151,8 @@ class Trainer:
         """
         if self._self_teacher is not None:
             # Another teacher follows, which knows more.
-            self._self_teacher, self._batches = None, self._texts
+            assert isinstance(self._batches, TaughtBatches)
+            self._self_teacher, self._batches = None, self._batches.texts
             self._gradients.take_batches(self._batches)
         steps_per_epoch = self._batches.windows_per_epoch / self._settings.accumulation
         before = self._horizon
@@ -318,8 +319,8 @@ class Trainer:
 
     def _teach_itself(self, teacher: LanguageModel) -> None:
         assert isinstance(self._batches, StreamBatches)
-        self._texts, self._self_teacher = self._batches, teacher
-        self._batches = with_teachers(self._texts, [teacher], self._settings, self._choice)
+        self._self_teacher = teacher
+        self._batches = with_teachers(self._batches, [teacher], self._settings, self._choice)
         self._gradients.take_batches(self._batches)
 
     @property
