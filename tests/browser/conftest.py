@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from textgen.config import ModelSettings
 from textgen.jobs.run_folder import resolve_checkpoint
@@ -26,6 +26,8 @@ from textgen.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from textgen.text.tokenizer import EOS_ID, Tokenizer
 
 _START_SECONDS = 120.0
+# Two cores carry a server, a browser, a training and another worker's tests: what is true in the end may take a while.
+expect.set_options(timeout=30_000)
 _BROWSER_OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -36,8 +36,20 @@ class RunsPage:
         self.head = self.page.locator("#run-head section")
         self.plot = self.page.locator("#run-plot figure")
 
-    def wait_for(self, state: str) -> None:
-        expect(self.head).to_have_attribute("data-state", state, timeout=_WAIT)
+    def wait_for(self, state: str, title: str = "") -> None:
+        shown = self.page.locator(f"#run-head section[data-state={state}]").filter(has_text=title)
+        expect(shown).to_have_count(1, timeout=_WAIT)
+
+    def wait_until_quiet(self, asked: list[str], seconds: float = 3.0) -> None:
+        """Returns once the page has asked the server for nothing for so long; `asked` is empty then."""
+        last, since = len(asked), time.monotonic()
+        deadline = since + _DEADLINE_SECONDS
+        while time.monotonic() - since < seconds:
+            assert time.monotonic() < deadline, asked
+            self.page.wait_for_timeout(100)  # lets the browser's events in
+            if len(asked) != last:
+                last, since = len(asked), time.monotonic()
+        asked.clear()
 
     def choose(self, dropdown: str, name: str) -> None:
         box = self.page.locator(f"{dropdown} input")
@@ -211,7 +223,7 @@ def test_a_run_from_a_base_tells_where_it_came_from_and_what_is_kept(
         page.page.locator("#train-start").click()
         expect(page.head).to_contain_text("Daughter", timeout=_WAIT)
         expect(page.head).to_contain_text("Started from Mother")
-        page.wait_for("finished")
+        page.wait_for("finished", "Daughter")
         judged = page.page.locator("#run-judge")
         expect(judged).to_contain_text(re.compile(r"Held-out text: \d\.\d+ nats per character before"))
         expect(judged).to_contain_text(re.compile(r"On the text of the model it started from: \d\.\d+ before"))
@@ -227,17 +239,22 @@ def test_a_quiet_page_hears_of_a_run_from_elsewhere_when_it_is_looked_at(
         pages_open = [RunsPage(open_(server.address)) for _ in range(2)]
         for page in pages_open:
             expect(page.page.locator("#run-head")).to_contain_text("No runs yet", timeout=_WAIT)
-            page.page.wait_for_load_state("networkidle")
         quiet, other = pages_open
         asked: list[str] = []
-        quiet.page.on("request", lambda request: asked.append(request.url))
+        quiet.page.on(
+            "request",
+            lambda request: (
+                "heartbeat" in request.url or asked.append(f"{request.url} {(request.post_data or '')[:300]}")
+            ),
+        )
+        quiet.wait_until_quiet(asked)
         other.page.set_input_files("#train-files input[type=file]", [str(text)])
         expect(other.page.locator("#import-report li")).to_have_count(1, timeout=_WAIT)
         other.page.locator("#train-title input").fill("Of another browser")
         other.page.locator("#train-start").click()
         expect(other.head).to_contain_text("Of another browser", timeout=_WAIT)
         expect(quiet.page.locator("#run-head")).to_contain_text("No runs yet")
-        assert [url for url in asked if "heartbeat" not in url] == []
+        assert asked == []
         # A headless browser never takes the focus away.
         quiet.page.evaluate("() => window.dispatchEvent(new Event('focus'))")
         expect(quiet.head).to_contain_text("Of another browser")

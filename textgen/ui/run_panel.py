@@ -156,6 +156,9 @@ class RunPanel:
         self._shown.change(self.choose, [self._shown], [self._prompts, self._title, *answers], **quiet)
         following = started.change(self.follow, [self._language, started, *asked[2:]], shown, **quiet)
         following.then(None, None, None, js="() => window.textgenShowRun()", api_visibility="private")
+        # A look at another run may have been answered later than the one that shows what is chosen: looked at once
+        # more, or a page without a timer would go on showing it.
+        self._shown.change(**self.refreshing)
         acted: dict[str, Any] = {}
         for name, button in self._verbs.items():
             asked_for = [self._language, self._run]
