@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from textgen.config import ModelSettings
 from textgen.jobs.run_folder import resolve_checkpoint
@@ -169,6 +169,33 @@ def pages(browser: Browser, *, ready: str = "#document textarea") -> Iterator[Ca
 
         yield open_
     assert [problem for problem in problems if not any(word in problem for word in forgiven)] == []
+
+
+def requests_of(page: Page) -> list[str]:
+    """What `page` asks the server for from now on, beside the stream that a page always keeps."""
+    asked: list[str] = []
+
+    def note(request: Request) -> None:
+        if "heartbeat" not in request.url:
+            asked.append(f"{request.url} {(request.post_data or '')[:300]}")
+
+    page.on("request", note)
+    return asked
+
+
+def wait_until_quiet(page: Page, asked: list[str], seconds: float = 3.0) -> None:
+    """Returns once `page` has asked for nothing for so long; `asked`, made by `requests_of`, is empty then.
+
+    A page that has come still asks for a while, and a server that imports what writes answers late.
+    """
+    last, since = len(asked), time.monotonic()
+    deadline = since + _START_SECONDS
+    while time.monotonic() - since < seconds:
+        assert time.monotonic() < deadline, asked
+        page.wait_for_timeout(100)  # lets the browser's events in
+        if len(asked) != last:
+            last, since = len(asked), time.monotonic()
+    asked.clear()
 
 
 def unfold(page: Page, name: str) -> None:

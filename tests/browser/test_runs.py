@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.conftest import pages, served
+from tests.browser.conftest import pages, requests_of, served, wait_until_quiet
 from tests.grammar import make_text
 from textgen.config import ModelSettings, RunSettings, TextSettings, TrainingSettings
 from textgen.jobs.manager import JobManager
@@ -39,17 +39,6 @@ class RunsPage:
     def wait_for(self, state: str, title: str = "") -> None:
         shown = self.page.locator(f"#run-head section[data-state={state}]").filter(has_text=title)
         expect(shown).to_have_count(1, timeout=_WAIT)
-
-    def wait_until_quiet(self, asked: list[str], seconds: float = 3.0) -> None:
-        """Returns once the page has asked the server for nothing for so long; `asked` is empty then."""
-        last, since = len(asked), time.monotonic()
-        deadline = since + _DEADLINE_SECONDS
-        while time.monotonic() - since < seconds:
-            assert time.monotonic() < deadline, asked
-            self.page.wait_for_timeout(100)  # lets the browser's events in
-            if len(asked) != last:
-                last, since = len(asked), time.monotonic()
-        asked.clear()
 
     def choose(self, dropdown: str, name: str) -> None:
         box = self.page.locator(f"{dropdown} input")
@@ -240,14 +229,8 @@ def test_a_quiet_page_hears_of_a_run_from_elsewhere_when_it_is_looked_at(
         for page in pages_open:
             expect(page.page.locator("#run-head")).to_contain_text("No runs yet", timeout=_WAIT)
         quiet, other = pages_open
-        asked: list[str] = []
-        quiet.page.on(
-            "request",
-            lambda request: (
-                "heartbeat" in request.url or asked.append(f"{request.url} {(request.post_data or '')[:300]}")
-            ),
-        )
-        quiet.wait_until_quiet(asked)
+        asked = requests_of(quiet.page)
+        wait_until_quiet(quiet.page, asked)
         other.page.set_input_files("#train-files input[type=file]", [str(text)])
         expect(other.page.locator("#import-report li")).to_have_count(1, timeout=_WAIT)
         other.page.locator("#train-title input").fill("Of another browser")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 
-from tests.browser.conftest import pages, served, unfold
+from tests.browser.conftest import pages, requests_of, served, unfold, wait_until_quiet
 from tests.grammar import make_text
 from textgen.jobs.manager import JobManager
 from textgen.jobs.run_view import RunView
@@ -293,18 +293,11 @@ def test_training_can_be_switched_off(browser: Browser, models_folder: Path, tmp
 def test_an_idle_page_asks_for_nothing(browser: Browser, models_folder: Path, tmp_path: Path) -> None:
     with served(models_folder, tmp_path) as server, pages(browser) as open_:
         page = TrainPage(open_(server.address))
-        asked: list[str] = []
-        page.page.on("request", lambda request: asked.append(request.url))
-        # What it asks once it is open; a server that still imports what writes answers late.
-        with page.page.expect_response(lambda response: "/run/predict" in response.url, timeout=_WAIT):
-            page.page.reload()
+        asked = requests_of(page.page)
+        page.page.reload()
         expect(page.page.locator("#run-head")).to_contain_text("No runs yet", timeout=_WAIT)
         expect(page.page.locator("#backend")).not_to_be_empty(timeout=_WAIT)
-        for _ in range(30):
-            asked.clear()
-            page.page.evaluate("() => new Promise((done) => setTimeout(done, 1000))")
-            if not asked:
-                break
+        wait_until_quiet(page.page, asked)
         # Longer than the time between two looks while something trains.
-        page.page.evaluate("() => new Promise((done) => setTimeout(done, 4000))")
-        assert [url for url in asked if "heartbeat" not in url] == []
+        page.page.wait_for_timeout(4000)
+        assert asked == []
