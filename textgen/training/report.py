@@ -15,7 +15,8 @@ from textgen.training.events import StepEvent
 class Reported(Protocol):
     """What a report asks the trainer."""
 
-    step: int
+    @property
+    def step(self) -> int: ...
 
     @property
     def progress(self) -> float: ...

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple, fields
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from textgen.config import TrainingBudget, TrainingSettings
@@ -33,7 +32,7 @@ from textgen.training.events import (
 )
 from textgen.training.gradients import WindowGradients
 from textgen.training.held_out import HeldOut, evaluate_held_out
-from textgen.training.optimizers import build_optimizer, set_learning_rate, update_average
+from textgen.training.learner import Learner
 from textgen.training.report import StepReport
 from textgen.training.schedule import Horizon, learning_rate_factor
 from textgen.training.snapshot import TrainingSnapshot
@@ -78,12 +77,10 @@ class Trainer:
         clock: Callable[[], float] = time.monotonic,
         ranks: Ranks | None = None,
     ) -> None:
-        self.model = model
         self.ranks = ranks or Ranks()
         # All ranks have the same weights from here on.
         self._gradients = WindowGradients(model, batches, settings, choice, self.ranks)
-        self.average = copy.deepcopy(model)
-        self.step = 0
+        self._learner = Learner(model, settings)
         self._batches = batches
         self._settings = settings
         self._horizon = Horizon.of(settings, steps_per_epoch=batches.windows_per_epoch / settings.accumulation)
@@ -94,10 +91,6 @@ class Trainer:
         self._sampler = sampler
         self._agreement = Agreement(self.ranks, clock)
         self._clock = self._agreement.now
-        self._optimizer = build_optimizer(model, settings)
-        self._anchors: dict[str, Tensor] = {}
-        if settings.base_share:
-            self._anchors = {name: weight.detach().clone() for name, weight in model.named_parameters()}
         self._whole_state: RecurrentState | None = None
         self._elapsed_before = 0.0
         self._progress_at_start = 0.0
@@ -107,6 +100,21 @@ class Trainer:
         self._evaluations = settings.evaluations
         self._best = BestSoFar(settings.patience)
         self._self_teacher: LanguageModel | None = None
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model that learns."""
+        return self._learner.model
+
+    @property
+    def average(self) -> LanguageModel:
+        """The moving average of its weights."""
+        return self._learner.average
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps so far."""
+        return self._learner.step
 
     @property
     def choice(self) -> DeviceChoice:
@@ -218,16 +226,12 @@ class Trainer:
         """
         state = self._gradients.state if self.ranks.alone else self._whole_state
         assert state is not None
-        tensors: dict[str, Tensor] = {"generator": self._gradients.generator.get_state()}
-        tensors.update({f"model.{name}": value for name, value in self.model.state_dict().items()})
-        tensors.update({f"anchor.{name}": value for name, value in self._anchors.items()})
+        tensors: dict[str, Tensor] = {"generator": self._gradients.generator.get_state(), **self._learner.tensors()}
         tensors.update({f"state.{name}": value for name, value in state.named_tensors()})
         if self._self_teacher is not None:
             tensors.update({f"self_teacher.{name}": value for name, value in self._self_teacher.state_dict().items()})
         if isinstance(self._batches, TaughtBatches):
             tensors.update({f"teachers.{name}": value for name, value in self._batches.tensors().items()})
-        for index, slots in self._optimizer.state_dict()["state"].items():
-            tensors.update({f"optimizer.{index}.{name}": value for name, value in slots.items()})
         values = {
             "step": self.step,
             "position": list(self._batches.position),
@@ -245,11 +249,7 @@ class Trainer:
         """Takes up training where `snapshot` was made; raises `BadCheckpoint` when it belongs to another run."""
         device = self._choice.device
         try:
-            self.model.load_state_dict(snapshot.group("model", device))
-            self.average.load_state_dict(average)
-            self._restore_optimizer(snapshot.group("optimizer", device))
-            anchors = snapshot.group("anchor", device)
-            self._anchors = {name: anchors[name].reshape(weight.shape) for name, weight in self._anchors.items()}
+            self._learner.take(average, snapshot)
             self_teacher = snapshot.group("self_teacher", device)
             if self_teacher and self._may_teach_itself:
                 teacher = copy.deepcopy(self.model)
@@ -270,7 +270,6 @@ class Trainer:
             raise BadCheckpoint("training.safetensors", "content", "of another run or damaged") from error
 
     def _restore_values(self, values: dict[str, Any]) -> None:
-        self.step = int(values["step"])
         epoch, window = values["position"]
         self._batches.position = (int(epoch), int(window))
         self._elapsed_before = float(values["elapsed_seconds"])
@@ -281,37 +280,18 @@ class Trainer:
         self._gradients.whole_parts = int(values.get("parts", 1))
         self._best.restore(values)
 
-    def _restore_optimizer(self, slots: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in slots.items():
-            index, _, slot = name.partition(".")
-            state.setdefault(int(index), {})[slot] = tensor
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
-
     def train_step(self) -> tuple[Tensor, Tensor]:
         """One optimizer step; mean loss in nats per token and gradient norm, both still on the device.
 
         Of several ranks each returns its share of the loss, see `Ranks.total`. All call it.
         """
         settings = self._settings
-        rate = settings.learning_rate * learning_rate_factor(self.progress, settings.warmup, settings.schedule)
-        set_learning_rate(self._optimizer, rate)
+        factor = learning_rate_factor(self.progress, settings.warmup, settings.schedule)
+        self._learner.rate = settings.learning_rate * factor
         if self._may_teach_itself and self.epoch() >= settings.self_teaching:
             self._teach_itself(copy.deepcopy(self.average))
         loss = self._gradients.add()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        self.step += 1
-        update_average(
-            self.average,
-            self.model,
-            decay=settings.average_decay,
-            step=self.step,
-            anchors=list(self._anchors.values()),
-            anchor_share=settings.base_share,
-        )
-        return loss, norm
+        return loss, self._learner.update()
 
     @property
     def _may_teach_itself(self) -> bool:
@@ -412,7 +392,7 @@ class Trainer:
 
     def learning_rate(self) -> float:
         """The rate of the last step."""
-        return max(float(group["lr"]) for group in self._optimizer.param_groups)
+        return self._learner.rate
 
     def total(self, loss: Tensor) -> Tensor:
         """What the ranks' shares of a loss add up to. All call it."""
