@@ -6,10 +6,11 @@ import torch
 from numpy.typing import NDArray
 
 from tests.training.conftest import CPU, VOCAB, ManualClock
-from textgen.config import ModelSettings, TrainingSettings
+from textgen.config import ModelSettings, TrainingSettings, update_settings
 from textgen.errors import InvalidSetting
 from textgen.model import LanguageModel
-from textgen.text.corpus import StreamBatches
+from textgen.text.corpus import Batch, StreamBatches
+from textgen.training.distillation import TaughtBatch, TaughtBatches
 from textgen.training.estimate import estimate_training
 from textgen.training.held_out import HeldOut
 from textgen.training.snapshot import TrainingSnapshot
@@ -52,6 +53,37 @@ def test_a_budget_in_minutes_is_told_in_passes(model: LanguageModel, ids: NDArra
     assert estimate.steps == pytest.approx(60 / 0.11, rel=0.15)
     assert estimate.passes == pytest.approx(estimate.steps / 25)
     assert estimate.peak_bytes is None or estimate.peak_bytes > 1_000_000
+
+
+def test_steps_in_which_a_model_teaches_itself_are_timed_by_themselves(
+    model: LanguageModel, ids: NDArray[np.uint16], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock(0.0)
+    next_batch = TaughtBatches.next
+
+    def slow(batches: TaughtBatches) -> TaughtBatch:
+        clock.now += 0.3
+        return next_batch(batches)
+
+    def text_batch(batches: StreamBatches) -> Batch:
+        clock.now += 0.1
+        return next_text(batches)
+
+    next_text = StreamBatches.next
+    monkeypatch.setattr(TaughtBatches, "next", slow)
+    monkeypatch.setattr(StreamBatches, "next", text_batch)
+    settings = TrainingSettings(epochs=4, self_teaching=3, written_rows=2)
+    text = batches(ids)
+    estimate = estimate_training(model, text, settings, CPU, max_seconds=60, clock=clock)
+    # 25 steps are a pass: 75 of a tenth of a second, then 25 of four tenths.
+    assert (estimate.steps, text.position) == (100, (0, 0))
+    assert estimate.seconds == pytest.approx(75 * 0.1 + 25 * 0.4)
+    assert estimate.tokens_per_second == pytest.approx(40 / 0.1)
+    in_minutes = update_settings(settings, epochs=None, minutes=0.5)
+    estimate = estimate_training(model, text, in_minutes, CPU, max_seconds=60, clock=clock)
+    assert estimate.steps == pytest.approx(75 + (30 - 7.5) / 0.4, abs=1)
+    short = update_settings(settings, epochs=None, minutes=0.1)
+    assert estimate_training(model, text, short, CPU, max_seconds=60, clock=clock).steps == pytest.approx(60, abs=1)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1])
