@@ -65,6 +65,10 @@ class DropoutSettings(Settings):
     output_dropout: Rate = Field(0.0, description="the same before the softmax")
     weight_dropout: Rate = Field(0.0, description="share of recurrent weights dropped")
 
+    def scaled(self, share: float) -> DropoutSettings:
+        """The same with `share` of each rate."""
+        return DropoutSettings(**{name: share * getattr(self, name) for name in DropoutSettings.model_fields})
+
 
 class TrainingBudget(Settings):
     """For how long is trained: at most one of steps, epochs and minutes."""
@@ -89,6 +93,9 @@ class TrainingBudget(Settings):
 class TrainingSettings(DropoutSettings, TrainingBudget):
     """How a model is trained. The budget is exactly one of steps, epochs and minutes."""
 
+    dropout_passes: float = Field(
+        0.0, ge=0, le=100_000, description="passes over the text in which the dropouts rise from nothing to their rates"
+    )
     batch_size: int = Field(16, ge=1, le=65_536, description="text streams trained side by side")
     window: int = Field(48, ge=1, le=65_536, description="steps of back-propagation through time")
     accumulation: int = Field(1, ge=1, le=4096, description="windows whose gradients make one optimizer step")

@@ -103,6 +103,39 @@ def test_what_training_began_with_keeps_its_share(make_trainer: MakeTrainer) -> 
     assert moved(make_trainer(base_share=0.4)) == pytest.approx(0.6 * moved(make_trainer()), rel=1e-3)
 
 
+DROPPING = {"embedding_dropout": 0.1, "input_dropout": 0.3, "output_dropout": 0.4, "weight_dropout": 0.2}
+
+
+def test_dropouts_rise_with_the_passes(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    def after(steps: int, **settings: Any) -> list[torch.Tensor]:
+        trainer = make_trainer(steps=12, **settings)
+        for _ in range(steps):
+            trainer.train_step()
+        return weights(trainer)
+
+    def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+    none = dict.fromkeys(DROPPING, 0.0)
+    rising = {**DROPPING, "dropout_passes": 0.04}
+    assert equal(after(1, **rising), after(1, **none))
+    assert not equal(after(2, **rising), after(2, **none))
+    # From a trainer that has had these passes on, they are what the settings say.
+    first = make_trainer(steps=12, **rising)
+    list(until_step(first, 6))
+    ends = []
+    for settings in (rising, DROPPING):
+        second = make_trainer(steps=12, **settings)
+        second.restore(first.average.state_dict(), first.snapshot())
+        list(second.events())
+        ends.append(weights(second))
+    assert equal(*ends)
+    half = make_trainer(steps=12, **{**DROPPING, "dropout_passes": 100})
+    half.restore(first.average.state_dict(), first.snapshot())
+    list(half.events())
+    assert not equal(weights(half), ends[0])
+
+
 def worse_and_worse(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, best_at: int) -> None:
     """Makes every evaluation after step `best_at` worse than the one before."""
     real = trainer.evaluate_average

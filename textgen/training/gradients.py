@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from textgen.config import TrainingSettings
+from textgen.config import DropoutSettings, TrainingSettings
 from textgen.errors import OutOfMemory
 from textgen.model.language_model import LanguageModel
 from textgen.model.regularization import Dropout
@@ -59,6 +59,7 @@ class WindowGradients:
         self._replica = self._ranks.distribute(model)
         self._batches = batches
         self._settings = settings
+        self._rates: DropoutSettings = settings
         self._choice = choice
         self._tried = self._ranks.alone
 
@@ -92,6 +93,10 @@ class WindowGradients:
         self._batches, self._share = batches, self._ranks.share(rows)
         self.take_state(whole.rows(slice(0, rows)))
         self._tried = self._ranks.alone
+
+    def drop(self, rates: DropoutSettings) -> None:
+        """Drops so much from now on, in place of what the settings say."""
+        self._rates = rates
 
     def add(self) -> Tensor:
         """Adds the gradients of one optimizer step to the model's; returns the mean loss in nats per token.
@@ -168,7 +173,7 @@ class WindowGradients:
         if batch.fresh:
             self.state = self._model.initial_state(len(self._share))
         if self.parts == 1 and self._ranks.alone:
-            dropout = Dropout(self._settings, self.generator)
+            dropout = Dropout(self._rates, self.generator)
             loss, self.state = self._backward(batch, self.state, dropout, slice(None), None)
             return loss
         targets = int((batch.targets != StreamBatches.IGNORE).sum())
@@ -180,7 +185,7 @@ class WindowGradients:
             # Each part draws the masks of all rows and takes its own.
             self.generator.set_state(masks)
             first, last = self._share.start + int(part[0]), self._share.start + int(part[-1])
-            dropout = Dropout(self._settings, self.generator, first_row=first, batch_size=rows)
+            dropout = Dropout(self._rates, self.generator, first_row=first, batch_size=rows)
             own = self.state.rows(slice(int(part[0]), int(part[-1]) + 1))
             index = slice(first, last + 1)
             loss, state = self._backward(batch, own, dropout, index, targets, reduce=reduce and number == len(parts))

@@ -58,6 +58,10 @@ class Trainer:
     evaluates and samples, its clock is everyone's, and all are stopped when one is. What is saved is the same on all of
     them, and may be restored by any other number.
 
+    In the first `dropout_passes` passes over the text the dropouts rise from nothing to their rates, in a straight line
+    (after Morerio et al. 2017, https://arxiv.org/abs/1703.06229): nothing is known by heart yet that they would have to
+    prevent.
+
     After `self_teaching` passes over the text the averaged weights as they are then teach the model, as other teachers
     do (see `TaughtBatches`; Furlanello et al. 2018, https://arxiv.org/abs/1805.04770): what they write has no end, and
     keeps a model that has read its text often from learning that by heart.
@@ -290,6 +294,8 @@ class Trainer:
         self._learner.rate = settings.learning_rate * factor
         if self._may_teach_itself and self.epoch() >= settings.self_teaching:
             self._teach_itself(copy.deepcopy(self.average))
+        if settings.dropout_passes:
+            self._gradients.drop(settings.scaled(min(1.0, self.epoch() / settings.dropout_passes)))
         loss = self._gradients.add()
         return loss, self._learner.update()
 
