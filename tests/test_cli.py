@@ -860,6 +860,16 @@ class TestRuns:
         (facts,) = json.loads(cli("runs", "--runs", runs, "--json").out)
         assert (facts["id"], facts["state"], facts["step"], facts["position"]) == ("tiny", "finished", 150, None)
 
+    def test_they_are_where_the_environment_says(
+        self, runs: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runs.rename(tmp_path / "elsewhere")
+        assert cli("runs").status == 2
+        monkeypatch.setenv("TEXTGEN_RUNS", str(tmp_path / "elsewhere"))
+        assert cli("runs").out.startswith("tiny  ")
+        (tmp_path / "checkpoints").mkdir()
+        assert "tiny" in cli("models").out
+
     def test_one_is_discarded(self, runs: Path, cli: Cli) -> None:
         assert cli("runs", "discard", "tiny", "--runs", runs).out == f"No runs in {runs}.\n"
         assert not (runs / "tiny").exists()

@@ -2,14 +2,23 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
-from textgen.errors import CannotWrite
-from textgen.files import explain_write_errors, recover_folder, replace_folder, write_atomically
+from textgen.errors import CannotWrite, NoRoom
+from textgen.files import (
+    check_free,
+    explain_write_errors,
+    recover_folder,
+    replace_folder,
+    runs_folder,
+    write_atomically,
+)
 
 
 def filler(content: str) -> Callable[[Path], None]:
@@ -155,3 +164,19 @@ def test_a_replacement_that_is_done_first_is_no_error_to_the_reader(
 def test_nothing_to_recover_is_left_alone(tmp_path: Path) -> None:
     assert not recover_folder(tmp_path / "missing").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_too_full_is_told_with_what_is_free_and_what_is_needed(tmp_path: Path) -> None:
+    check_free(tmp_path / "new", 10, min_free_bytes=1)
+    assert (tmp_path / "new").is_dir()
+    with pytest.raises(NoRoom) as caught:
+        check_free(tmp_path, 10**18, min_free_bytes=5_000_000)
+    free, needed = (int(number.replace(",", "")) for number in re.findall(r"([\d,]+) MB", str(caught.value)))
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free / 1e6, rel=0.1)
+    assert needed == 10**12 + 5
+
+
+def test_runs_are_where_one_says(tmp_path: Path) -> None:
+    assert runs_folder({}, tmp_path) == tmp_path / "runs"
+    assert runs_folder({"TEXTGEN_RUNS": "/data/runs"}, tmp_path) == Path("/data/runs")
+    assert runs_folder({"TEXTGEN_RUNS": "/data/runs"}, tmp_path, Path("/asked")) == Path("/asked")

@@ -79,10 +79,21 @@ def test_nothing_is_written_over(textgen: Run, tmp_path: Path) -> None:
 def test_the_app_becomes_a_space(hub: Hub, textgen: Run, trained_run: Path) -> None:
     options = ["--models", trained_run, "--private", "--secret", "TEXTGEN_ADMIN_KEY"]
     done = textgen("deploy", "anna/studio", *options, TEXTGEN_ADMIN_KEY="word", HF_TOKEN=WRITER)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"The Space is at {hub.address}/spaces/anna/studio; ")
     space = hub.repositories["spaces/anna/studio"]
     assert space.private
     assert space.variables == {"TEXTGEN_TRAINING": "on"}
     assert space.secrets == {"TEXTGEN_ADMIN_KEY": "word"}
     assert space.files["app.py"]
+
+
+def test_what_a_space_was_given_stays_when_it_is_deployed_again(hub: Hub, textgen: Run, trained_run: Path) -> None:
+    def deployed(*options: str) -> dict[str, str]:
+        done = textgen("deploy", "anna/studio", "--models", trained_run, *options, HF_TOKEN=WRITER)
+        assert done.returncode == 0, done.stderr
+        return hub.repositories["spaces/anna/studio"].variables
+
+    assert deployed("--read-only") == {"TEXTGEN_TRAINING": "off"}
+    assert deployed() == {"TEXTGEN_TRAINING": "off"}
+    assert deployed("--variable", "TEXTGEN_TRAINING=on") == {"TEXTGEN_TRAINING": "on"}

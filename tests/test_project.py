@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -45,6 +47,20 @@ def test_no_machine_path_or_registry_host_is_in_the_repository() -> None:
     texts = {path: path.read_bytes() for path in project_files() if path.suffix not in {".png", ".safetensors"}}
     found = [(path.name, word) for path, text in texts.items() for word in PRIVATE if word.encode() in text]
     assert found == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("GRADIO_SERVER_PORT", "99999999", "GRADIO_SERVER_PORT: 99999999 was given; allowed: a port from 1 to 65535."),
+        ("TEXTGEN_MAX_BEAMS", "lots", "TEXTGEN_MAX_BEAMS: lots was given; allowed: a number above 0."),
+    ],
+)
+def test_the_app_tells_in_a_sentence_why_it_cannot_start(name: str, value: str, sentence: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "TEXTGEN_RUNS": str(tmp_path), name: value}
+    command = [sys.executable, "app.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", sentence + "\n")
 
 
 def test_the_app_uses_everything_that_a_space_installs() -> None:

@@ -13,14 +13,19 @@ from textgen.cli import main
     ("option", "sentence"),
     [
         (("--variable", "TEXTGEN_ADMIN_KEY=word"), "variable: TEXTGEN_ADMIN_KEY was given; allowed: --secret"),
-        (("--variable", "TEXTGEN_TRAINING=on"), "variable: TEXTGEN_TRAINING was given; allowed: --read-only"),
+        (
+            ("--variable", "TEXTGEN_TRAINING=maybe"),
+            "variable: TEXTGEN_TRAINING=maybe was given; allowed: TEXTGEN_TRAIN",
+        ),
+        (("--read-only", "--variable", "TEXTGEN_TRAINING=on"), "variable: TEXTGEN_TRAINING=on was given; allowed: off"),
+        (("--variable", "TEXTGEN_MAX_BEAMS=lots"), "TEXTGEN_MAX_BEAMS: lots was given"),
         (("--variable", "NAME"), "variable: NAME was given; allowed: NAME=VALUE"),
         (("--secret", "TEXTGEN_NOT_SET"), "secret: TEXTGEN_NOT_SET (not set here) was given"),
         (("--storage", "runs"), "storage: runs was given; allowed: USER/NAME"),
     ],
 )
 def test_what_no_space_can_have_is_told(
-    option: tuple[str, str], sentence: str, capsys: pytest.CaptureFixture[str]
+    option: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["deploy", "anna/studio", *option, "--dry-run"]) == 2
     assert capsys.readouterr().err.startswith(sentence)
@@ -34,7 +39,7 @@ def test_a_dry_run_lists_everything(
     options += ["--secret", "TEXTGEN_ADMIN_KEY", "--storage", "anna/runs", "--dry-run"]
     assert main(["deploy", "anna/studio", *options]) == 0
     lines = capsys.readouterr().out.splitlines()
-    settings = ["variable TEXTGEN_TRAINING=off", "variable TEXTGEN_MAX_BEAMS=4", "secret TEXTGEN_ADMIN_KEY"]
+    settings = ["variable TEXTGEN_MAX_BEAMS=4", "variable TEXTGEN_TRAINING=off", "secret TEXTGEN_ADMIN_KEY"]
     assert lines[-4:] == [*settings, "storage anna/runs"]
     files = {name: size for size, name in (line.split() for line in lines[:-5])}
     assert {"README.md", "app.py", "textgen/cli.py", f"checkpoints/{trained_run.name}/tokenizer.model"} <= files.keys()

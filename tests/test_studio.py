@@ -173,6 +173,17 @@ def test_what_is_not_found_names_five_models_by_their_titles(models: Path, tmp_p
         Studio([tmp_path], device="cpu").borrow("gone")
 
 
+def test_a_model_is_found_by_a_title_that_only_it_has(models: Path, tmp_path: Path) -> None:
+    for name, title in (("a", "Sea tales"), ("b", "Twins"), ("c", "Twins")):
+        shutil.copytree(models / "tiny", tmp_path / name)
+        RunFolder(tmp_path / name).write_about(title=title)
+    studio = Studio([tmp_path], device="cpu")
+    assert studio.info("Sea tales").name == "a"
+    assert studio.info("b").name == "b"
+    with pytest.raises(NotFound):
+        studio.info("Twins")
+
+
 def test_a_model_is_loaded_once(studio: Studio) -> None:
     assert studio.load("tiny") is studio.load("tiny")
 

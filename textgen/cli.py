@@ -39,6 +39,7 @@ from textgen.space_commands import add_deploy_options
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _BACKENDS = ("auto", "onnx", "torch")
+_RUNS_HELP = "where runs are kept; default: what TEXTGEN_RUNS says, or runs"
 # Arguments that cannot work, or that name files that cannot; anything else of ours is a failure of the work itself.
 _WRONG_INPUT = (InvalidSetting, MissingFile, UnreadableText, NotText, NoText, BadTokenizer, BadCheckpoint)
 
@@ -221,7 +222,7 @@ def _add_pull(verbs: Any) -> None:
 def _add_models(verbs: Any) -> None:
     parser = verbs.add_parser("models", help="list the models that the page offers")
     parser.add_argument("--models", type=Path, action="append", metavar="DIR", help="folder of checkpoints or runs")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are; default: runs")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help=_RUNS_HELP)
     parser.add_argument("--json", action="store_true", help="print the list as one JSON line")
     parser.set_defaults(run=commands.models)
 
@@ -287,7 +288,7 @@ def _add_runs(verbs: Any) -> None:
     parser = verbs.add_parser("runs", help="see and steer the runs that train on their own, as the page does")
     parser.add_argument("action", nargs="?", choices=commands.RUN_ACTIONS, default="list", help="what to do")
     parser.add_argument("run_id", nargs="?", metavar="ID", help="which run; the list names them")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where they are; default: runs")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help=_RUNS_HELP)
     parser.add_argument("--minutes", type=float, metavar="N", help="with resume: train so many minutes more")
     parser.add_argument("--json", action="store_true", help="print the list as one JSON line")
     _add_device(parser)
@@ -302,7 +303,7 @@ def _add_serve(verbs: Any) -> None:
         "--root-path", metavar="PATH", help="where a proxy in front has put the app, like /studio; GRADIO_ROOT_PATH too"
     )
     parser.add_argument("--models", type=Path, action="append", metavar="DIR", help="folder of checkpoints or runs")
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="where training runs are kept; default: runs")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help=_RUNS_HELP)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument(
         "--nproc-per-node", type=int, metavar="N", help="processes that train a run together, at most; default 1"

@@ -27,7 +27,7 @@ from textgen.config import (
     read_settings_file,
 )
 from textgen.errors import InvalidSetting, UnreadableText
-from textgen.files import cache_folder
+from textgen.files import cache_folder, runs_folder
 from textgen.job_commands import check_job_options, train_elsewhere
 from textgen.options import given_settings
 from textgen.space_commands import deploy_space
@@ -388,7 +388,10 @@ def models(options: argparse.Namespace) -> int:
 
     folders = options.models or [Path("checkpoints")]
     _check_folders(folders)
-    listed = [model_facts(model) for model in Shelf(Studio([*folders, options.runs], device="cpu")).models()]
+    listed = [
+        model_facts(model)
+        for model in Shelf(Studio([*folders, runs_folder(os.environ, Path(), options.runs)], device="cpu")).models()
+    ]
     if options.json:
         _write_line(json.dumps(listed, ensure_ascii=False))
     elif not listed:
@@ -456,9 +459,10 @@ def runs(options: argparse.Namespace) -> int:
         raise InvalidSetting("minutes", f"--minutes with {options.action}", "--minutes with resume")
     if (options.run_id is None) != (options.action == "list"):
         raise InvalidSetting("run", options.run_id or "none", "an ID with every action but list")
-    if not options.runs.is_dir():
-        raise InvalidSetting("runs", str(options.runs), "a folder of runs")
-    manager = JobManager(options.runs, device=device)
+    folder = runs_folder(os.environ, Path(), options.runs)
+    if not folder.is_dir():
+        raise InvalidSetting("runs", str(folder), "a folder of runs")
+    manager = JobManager(folder, device=device)
     longer = {"minutes": options.minutes} if options.minutes is not None else None
     if options.action == "resume":
         manager.resume(options.run_id, longer=longer)
@@ -468,7 +472,7 @@ def runs(options: argparse.Namespace) -> int:
     if options.json:
         _write_line(json.dumps(listed, ensure_ascii=False))
     elif not listed:
-        _write_line(f"No runs in {options.runs}.")
+        _write_line(f"No runs in {folder}.")
     for facts in [] if options.json else listed:
         _write_line(run_line(facts))
     return 0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from textgen.errors import InvalidSetting
 
-CELLS = ("lstm", "gru", "rnn", "update-gate-lstm")
 CellName = Literal["lstm", "gru", "rnn", "update-gate-lstm"]
+CELLS: tuple[CellName, ...] = get_args(CellName)
 PrecisionName = Literal["auto", "fp32", "bf16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 BackendName = Literal["auto", "onnx", "torch"]

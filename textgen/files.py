@@ -25,6 +25,19 @@ def is_mounted(folder: Path) -> bool:
     return places[0] != Path(folder.absolute().anchor) and os.access(places[0], os.W_OK)
 
 
+def runs_folder(
+    environment: Mapping[str, str], root: Path, asked: Path | None = None, *, storage: Path = SPACE_STORAGE
+) -> Path:
+    """Where runs are kept: where it was `asked` for, else where TEXTGEN_RUNS says.
+
+    Else that is in the `storage` of a Space that has any, or in `root`.
+    """
+    given = asked or environment.get("TEXTGEN_RUNS")
+    if given:
+        return Path(given)
+    return (storage if "SPACE_ID" in environment and is_mounted(storage) else root) / "runs"
+
+
 def cache_folder(environment: Mapping[str, str]) -> Path:
     """Where things go that can be made again: TEXTGEN_CACHE, or the folder that the system has for that."""
     given = environment.get("TEXTGEN_CACHE")
@@ -95,9 +108,9 @@ def check_free(folder: Path, needed_bytes: int, *, min_free_bytes: int) -> None:
     """Makes `folder`; raises `NoRoom` where after `needed_bytes` more its disk had fewer than `min_free_bytes` free."""
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free - needed_bytes
-    if free < min_free_bytes:
-        raise NoRoom(max(0, free), min_free_bytes)
+        free = shutil.disk_usage(folder).free
+    if free < needed_bytes + min_free_bytes:
+        raise NoRoom(free, needed_bytes + min_free_bytes)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textgen.errors import InvalidSetting
+from textgen.limits import limits_from
 from textgen.terminal import StatusLine
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def add_deploy_options(parser: argparse.ArgumentParser) -> None:
         help="a checkpoint or run to go along, once for each; default: the models that ship",
     )
     parser.add_argument("--private", action="store_true", help="for nobody else's eyes")
-    parser.add_argument("--read-only", action="store_true", help="nobody can train there")
+    parser.add_argument(
+        "--read-only", action="store_true", help="nobody can train there, until --variable TEXTGEN_TRAINING=on"
+    )
     parser.add_argument(
         "--storage", metavar="USER/BUCKET", help="keep runs in this storage bucket, which is made if need be"
     )
@@ -71,10 +74,15 @@ def deploy_space(options: argparse.Namespace, token: str | None) -> int:
 def _asked(options: argparse.Namespace) -> SpaceOptions:
     from textgen.hub.spaces import SpaceOptions
 
+    variables = _variables(options.variable)
+    if options.read_only and variables.setdefault(_TRAINING, "off") != "off":
+        raise InvalidSetting("variable", f"{_TRAINING}={variables[_TRAINING]}", "off with --read-only")
+    limits_from(variables, shared=True)  # a Space that is given what cannot be would never start
     return SpaceOptions(
         private=options.private,
         hardware=options.hardware,
-        variables={_TRAINING: "off" if options.read_only else "on", **_variables(options.variable)},
+        variables=variables,
+        defaults={_TRAINING: "on"},
         secrets=_secrets(options.secret),
         bucket=options.storage,
     )
@@ -90,8 +98,8 @@ def _variables(given: list[str]) -> dict[str, str]:
             raise InvalidSetting(
                 "variable", name, f"--secret {name}, which takes it from the environment of this command"
             )
-        if name == _TRAINING:
-            raise InvalidSetting("variable", name, "--read-only, or nothing")
+        if name == _TRAINING and value not in ("on", "off"):
+            raise InvalidSetting("variable", text, f"{_TRAINING}=on or {_TRAINING}=off")
         found[name] = value
     return found
 
@@ -108,6 +116,8 @@ def _tell(files: dict[str, Path], asked: SpaceOptions) -> None:
     lines = [f"{size:>12,}  {name}" for name, size in sizes.items()]
     lines.append(f"{sum(sizes.values()):>12,}  bytes in {len(sizes)} files")
     lines += [f"variable {name}={value}" for name, value in asked.variables.items()]
+    new = {name: value for name, value in asked.defaults.items() if name not in asked.variables}
+    lines += [f"variable {name}={value}, where it is not set there yet" for name, value in new.items()]
     lines += [f"secret {name}" for name in asked.secrets]
     lines += [f"storage {asked.bucket}"] if asked.bucket else []
     sys.stdout.write("\n".join(lines) + "\n")

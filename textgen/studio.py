@@ -204,11 +204,18 @@ class Studio:
         return {info.name: info.title for info in self.models() if info.owner is None}
 
     def info(self, name: str, person: Person = EVERYBODY) -> ModelInfo:
-        """One of `models`; `NotFound` for another person's as for one that does not exist."""
+        """One of `models`, by its name or by a title that only it has; raises `NotFound`.
+
+        Another person's is as one that does not exist.
+        """
         found = next((info for info in self._models(person, PurePath(name).name) if info.name == name), None)
-        if found is None:
-            raise NotFound("model", name, ", ".join(info.title for info in self.models(person)[:_MOST_NAMED]))
-        return found
+        if found is not None:
+            return found
+        models = self.models(person)
+        titled = [info for info in models if info.title == name]
+        if len(titled) != 1:
+            raise NotFound("model", name, ", ".join(info.title for info in models[:_MOST_NAMED]))
+        return titled[0]
 
     def borrow(self, name: str, person: Person = EVERYBODY) -> Lease[LoadedModel]:
         """The model of that name, as it now is on disk, to use until the lease is released.

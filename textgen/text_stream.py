@@ -45,6 +45,7 @@ class TextHypothesis:
     finished: bool
     node: int | None = None
     copied: Copied | None = None
+    num_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,10 @@ class TextStream:
         return bool(scores)
 
     def _texts(self, hypotheses: Iterable[Hypothesis]) -> tuple[TextHypothesis, ...]:
-        return tuple(TextHypothesis(self._text(item), item.score, item.finished) for item in hypotheses)
+        return tuple(
+            TextHypothesis(self._text(item), item.score, item.finished, num_tokens=len(item.token_ids))
+            for item in hypotheses
+        )
 
     def _text(self, hypothesis: Hypothesis) -> str:
         return self._stop.trim(self._tokenizer.decode(hypothesis.token_ids))

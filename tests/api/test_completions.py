@@ -81,6 +81,8 @@ def test_the_best_of_several_are_found_by_beams(client: openai.OpenAI, studio: S
     assert [choice.text for choice in answer.choices] == [item.text for item in end.hypotheses]
     for choice in answer.choices:
         assert "".join(choice.logprobs.tokens) == choice.text
+    assert answer.usage.completion_tokens == sum(item.num_tokens for item in end.hypotheses)
+    assert answer.usage.completion_tokens > end.tokens
 
 
 def test_what_is_not_given_is_as_the_model_likes_it(client: openai.OpenAI, studio: Studio) -> None:

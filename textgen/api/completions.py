@@ -130,7 +130,7 @@ class Completion:
         scores: tuple[TokenScore, ...] = ()
         if request.echo and request.logprobs is not None:
             scores = self._model.score_tokens(self._prompts[number], top_logprobs=request.logprobs)
-        self._new_tokens += end.tokens if end else 0
+        self._new_tokens += sum(text.num_tokens for text in end.hypotheses[: request.n]) if end else 0
         choices = []
         for index in range(request.n):
             text, reason, logprobs = "", self._reason(end, index), None

@@ -27,13 +27,15 @@ _MESSAGE = "Deploy Textgen Studio"
 class SpaceOptions:
     """What a Space is beside its files.
 
-    `variables` are for everybody's eyes, `secrets` are not. `bucket`, USER/NAME, keeps what is written to
-    `SPACE_STORAGE`. `hardware` is a name of the Hub's; None leaves it as it is, which for a new Space is the free one.
+    `variables` are for everybody's eyes, `secrets` are not; variables in `defaults` are set where the Space has none of
+    that name, so that what was chosen before stays. `bucket`, USER/NAME, keeps what is written to `SPACE_STORAGE`.
+    `hardware` is a name of the Hub's; None leaves it as it is, which for a new Space is the free one.
     """
 
     private: bool = False
     hardware: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     bucket: str | None = None
 
@@ -48,7 +50,7 @@ def check_space(repo_id: str, options: SpaceOptions) -> None:
     check_repo_id(repo_id)
     if options.bucket is not None:
         check_repo_id(options.bucket, field="storage")
-    for kind, names in (("variable", options.variables), ("secret", options.secrets)):
+    for kind, names in (("variable", {**options.defaults, **options.variables}), ("secret", options.secrets)):
         for name in names:
             if not _VARIABLE.fullmatch(name):
                 raise InvalidSetting(kind, name, "a name of letters, digits and “_”")
@@ -94,7 +96,7 @@ def put_space(
 def _furnish(api: HfApi, repo_id: str, options: SpaceOptions) -> None:
     """Variables, secrets and storage; a variable that is so already would only start the Space anew."""
     known = {name: variable.value for name, variable in api.get_space_variables(repo_id).items()}
-    for name, value in options.variables.items():
+    for name, value in {**options.defaults, **known, **options.variables}.items():
         if known.get(name) != value:
             api.add_space_variable(repo_id, name, value)
     for name, value in options.secrets.items():

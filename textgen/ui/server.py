@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute
 
 from textgen.config import GenerationSettings
 from textgen.errors import InvalidSetting, TextgenError
-from textgen.files import SPACE_STORAGE, cache_folder, is_mounted
+from textgen.files import SPACE_STORAGE, cache_folder, is_mounted, runs_folder
 from textgen.limits import Limits
 from textgen.studio import BackendName, Studio
 from textgen.ui.build import build_page
@@ -217,17 +217,10 @@ def keep_runs_going(workshop: Workshop, ended: threading.Event | None = None) ->
 def training_folder(
     environment: Mapping[str, str], root: Path, asked: Path | None = None, *, storage: Path = SPACE_STORAGE
 ) -> Path | None:
-    """Where runs are kept: where it was `asked` for, else where TEXTGEN_RUNS says.
-
-    Else that is in the `storage` of a Space that has any, or in `root`. None where TEXTGEN_TRAINING=off forbids
-    training, whatever was asked for.
-    """
+    """`runs_folder`; None where TEXTGEN_TRAINING=off forbids training, whatever was asked for."""
     if environment.get("TEXTGEN_TRAINING", "on").lower() in _OFF:
         return None
-    given = asked or environment.get("TEXTGEN_RUNS")
-    if given:
-        return Path(given)
-    return (storage if "SPACE_ID" in environment and is_mounted(storage) else root) / "runs"
+    return runs_folder(environment, root, asked, storage=storage)
 
 
 def keeps_runs(environment: Mapping[str, str], runs: Path | None) -> bool:
