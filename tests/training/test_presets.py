@@ -44,6 +44,9 @@ def test_more_passes_over_a_text_need_more_dropout() -> None:
     for name in get_args(PresetName):
         assert dropped(name, SMALL) >= dropped(name, MIDDLE) >= dropped(name, LARGE)
     assert dropped("quick", MIDDLE) < dropped("balanced", MIDDLE) <= dropped("thorough", MIDDLE)
+    # What is read hardly once is not known by heart.
+    assert settings("balanced", MIDDLE).training.dropout_passes > 1
+    assert settings("balanced", LARGE).training.dropout_passes == 0
 
 
 def test_a_vocabulary_has_room_for_its_script() -> None:

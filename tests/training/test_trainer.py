@@ -136,6 +136,31 @@ def test_dropouts_rise_with_the_passes(make_trainer: MakeTrainer, tmp_path: Path
     assert not equal(weights(half), ends[0])
 
 
+def test_no_weights_are_evaluated_twice_however_long_that_takes(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock(0.01)
+    trainer = make_trainer(
+        minutes=1, evaluations=10, clock=clock, sampler=lambda model: Samples(("Mira",), None, ("",))
+    )
+    real = trainer.evaluate_average
+
+    def slow() -> Evaluation:
+        clock.now += 15.0
+        return real()
+
+    monkeypatch.setattr(trainer, "evaluate_average", slow)
+    events = list(trainer.events())
+    steps = [event.step for event in of_type(events, EvaluationEvent)]
+    assert 3 <= len(steps) <= 4
+    assert steps == sorted(set(steps))
+    sampled = [event.step for event in of_type(events, SampleEvent)]
+    assert sampled == [0, *steps]
+    end = events[-1]
+    assert isinstance(end, EndEvent)
+    assert end.reason == "finished"
+
+
 def worse_and_worse(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, best_at: int) -> None:
     """Makes every evaluation after step `best_at` worse than the one before."""
     real = trainer.evaluate_average

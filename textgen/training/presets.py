@@ -68,7 +68,7 @@ def preset_settings(
     vocab_size = max(vocab_size, RESERVED_PIECES + int(1.5 * survey.common_characters))
     shapes = {
         "quick": {"embedding_size": 192, "hidden_size": 512},
-        "balanced": {"embedding_size": 256, "hidden_size": 640},
+        "balanced": {"embedding_size": 288, "hidden_size": 768},
         "thorough": {"embedding_size": 288, "hidden_size": 768},
     }
     model = {"embedding_size": 192, "hidden_size": 384} if small else shapes[name]
@@ -87,12 +87,19 @@ def preset_settings(
         chosen = {"minutes": chosen["minutes"], "evaluations": 5 if minutes < 5 else 10, **tuning_settings(passes)}
     else:
         # What overfits is the number of passes over the text: small texts are read often, large ones hardly once.
-        level = ["quick", "balanced", "thorough"].index(name) + (1 if small else -1 if large else 0)
-        chosen |= [_LIGHT, _QUICK, _MEDIUM, _STRONG, _STRONG][level + 1]
+        dropouts = {
+            "quick": (_LIGHT, _QUICK, _MEDIUM),
+            "balanced": (_QUICK, _STRONG, _STRONG),
+            "thorough": (_MEDIUM, _STRONG, _STRONG),
+        }
+        chosen |= dropouts[name][0 if large else 2 if small else 1]
         if name == "quick":
             # What the model itself writes keeps it from learning by heart what it reads again and again. In longer
             # trainings it is too poor a teacher by then.
             chosen |= {"self_teaching": 4.0, "written_rows": 24}
+        elif not large:
+            # As strong from the beginning on they would only slow it down.
+            chosen |= {"dropout_passes": 14.0}
     return {"text": {"vocab_size": vocab_size}, "model": dict(model), "training": chosen}
 
 

@@ -326,7 +326,7 @@ class Trainer:
         return self._next_evaluation < count and self.progress >= (self._next_evaluation + 1) / count
 
     def _evaluate(self) -> Iterator[Event]:
-        self._next_evaluation = int(self.progress * self._evaluations + 1e-9)
+        self._count_evaluations()
         better = self._held_out is None
         if self._held_out is not None:
             event = self._evaluation()
@@ -337,6 +337,11 @@ class Trainer:
         if better:
             yield self._checkpoint("best")
         yield self._checkpoint()
+        # Those that fell due meanwhile would find the same weights.
+        self._count_evaluations()
+
+    def _count_evaluations(self) -> None:
+        self._next_evaluation = int(self.progress * self._evaluations + 1e-9)
 
     def _evaluation(self) -> EvaluationEvent:
         evaluation = self._told_evaluation()
