@@ -23,7 +23,8 @@ from textgen.ui.wording import read_language, read_languages
 FOLDER = Path(textgen.ui.__path__[0]) / "languages"
 FILES = {file.stem: read_language(file) for file in FOLDER.glob("*.json")}
 TEXTS = {code: file.by_key() for code, file in FILES.items()}
-ENGLISH = languages()["en"].texts
+ERRORS = {f"error_{kind.code}": kind.template for kind in TextgenError.__subclasses__()}
+ENGLISH = {**TEXTS["en"], **ERRORS}
 OTHERS = sorted(FILES.keys() - {"en"})
 PIG_LATIN: dict[str, Any] = {
     "name": "Igpay Atinlay",
@@ -102,8 +103,7 @@ def test_no_key_stands_in_a_file_twice(code: Language) -> None:
 
 
 def test_english_leaves_the_sentences_of_errors_to_the_errors() -> None:
-    own = {f"error_{kind.code}" for kind in TextgenError.__subclasses__()}
-    tell("en", "has sentences that are in textgen/errors.py", {key: ENGLISH[key] for key in own & TEXTS["en"].keys()})
+    tell("en", "has sentences of textgen/errors.py", {key: ERRORS[key] for key in ERRORS.keys() & TEXTS["en"].keys()})
 
 
 def test_languages_differ_in_how_they_are_found() -> None:
@@ -121,12 +121,13 @@ def folder_with(tmp_path: Path, **files: Any) -> Path:
 
 
 def test_what_a_language_lacks_is_english(tmp_path: Path) -> None:
-    found = read_languages(folder_with(tmp_path, qpl=PIG_LATIN))
+    found = read_languages(folder_with(tmp_path, qpl=PIG_LATIN), {"top_a": "Top a", "stop": "Top"})
     assert list(found) == ["en", "qpl", "zh"]
     own = found["qpl"]
     assert own.texts.keys() == found["en"].texts.keys() == found["zh"].texts.keys()
     assert own.texts["generate"] == "Enerategay"
     assert own.texts["stop"] == "Stop"
+    assert own.texts["top_a"] == "Top a"
     assert own.texts["error_engine_closed"] == "The model is being unloaded; please try again in a moment."
     assert own.phrases.say("one of steps, epochs or minutes") == "oneway ofway steps, epochs, minutes"
     assert own.phrases.say("a fish is not a bird or two") == "a bird or two, otnay a fish"
@@ -153,14 +154,14 @@ def test_placeholders_of_a_phrase_take_words_or_lists() -> None:
 )
 def test_a_file_that_is_wrong_is_named_with_the_place(tmp_path: Path, content: object, told: str) -> None:
     with pytest.raises(InvalidSetting, match=told):
-        read_languages(folder_with(tmp_path, qpl=content))
+        read_languages(folder_with(tmp_path, qpl=content), {})
 
 
 def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
     folder = folder_with(tmp_path)
     (folder / "qpl.json").write_bytes(b'{"name": "Igpay",\xff')
     with pytest.raises(InvalidSetting, match=r"qpl\.json"):
-        read_languages(folder)
+        read_languages(folder, {})
 
 
 def test_browsers_are_served_by_the_longest_tag_that_fits() -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import gradio as gr
 from gradio.i18n import I18nData
 
+from textgen.config import GenerationSettings
 from textgen.errors import TextgenError
 from textgen.limits import Limits
 from textgen.ui.controls import controls
@@ -43,8 +44,17 @@ EXPERT_FIELDS = (
 
 @cache
 def languages() -> Mapping[Language, Wording]:
-    """Every language of the page by its code, in the order of the button that switches them."""
-    return read_languages(Path(__file__).with_name("languages"))
+    """Every language of the page by its code, in the order of the button that switches them.
+
+    A control without words of its own has those of its setting.
+    """
+    spare = {}
+    for control in controls(Limits()):
+        name = control.field.replace("_", " ")
+        help_text = GenerationSettings.model_fields[control.field].description or name
+        spare[control.key] = f"{name[0].upper()}{name[1:]}"
+        spare[f"{control.key}_info"] = f"{help_text[0].upper()}{help_text[1:]}."
+    return read_languages(Path(__file__).with_name("languages"), spare)
 
 
 class PageI18n(gr.I18n):

@@ -57,12 +57,15 @@ def read_language(file: Path) -> LanguageFile:
         raise InvalidSetting(file.name, str(error), "a JSON object in UTF-8") from None
 
 
-def read_languages(folder: Path) -> dict[str, Wording]:
-    """Every language in a folder by its code, English first; that of errors is in `textgen.errors`."""
+def read_languages(folder: Path, spare: Mapping[str, str]) -> dict[str, Wording]:
+    """Every language in a folder by its code, English first.
+
+    What errors say in English is in `textgen.errors`; `spare` has English for what else that file may lack.
+    """
     files = sorted(folder.glob("*.json"), key=lambda file: (file.stem != ENGLISH, file.stem))
     found = {file.stem: read_language(file) for file in files}
     errors = {f"error_{kind.code}": kind.template for kind in TextgenError.__subclasses__()}
-    english = {**found[ENGLISH].by_key(), **errors}
+    english = {**spare, **found[ENGLISH].by_key(), **errors}
     return {code: _completed(file, english) for code, file in found.items()}
 
 
