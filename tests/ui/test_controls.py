@@ -14,6 +14,7 @@ from textgen.ui.controls import (
     PAGE_DEFAULTS,
     PRESET_FIELDS,
     PRESETS,
+    _others,
     changed_defaults,
     controls,
     fits,
@@ -35,6 +36,15 @@ def test_every_setting_has_its_control_and_each_control_a_setting() -> None:
     fields = [control.field for control in CONTROLS]
     assert sorted(fields) == sorted(GenerationSettings.model_fields)
     assert len({control.elem_id for control in CONTROLS}) == len(CONTROLS)
+
+
+def test_settings_without_a_place_get_controls_by_their_kind() -> None:
+    others = {control.field: control for control in _others({"min_p"})}
+    assert others["adapt"].kind == "switch"
+    assert (others["top_p"].kind, others["top_p"].low, others["top_p"].high) == ("slider", 0.01, 1.0)
+    assert (others["eta_cutoff"].low, others["eta_cutoff"].high) == (0.0, 0.99)
+    assert (others["no_repeat_ngram_size"].high, others["no_repeat_ngram_size"].step) == (100.0, 1.0)
+    assert others.keys().isdisjoint({"min_p", "top_k", "stop"})
 
 
 def test_controls_stay_within_what_the_host_allows() -> None:

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import string
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -22,10 +21,21 @@ from textgen.text.tokenizer_training import check_vocab_size
 from textgen.training.presets import PresetName
 from textgen.training.verdict import VerdictKind
 from textgen.ui.controls import PRESETS, controls
-from textgen.ui.i18n import Language, PageI18n, build_i18n, known_language, say, say_error, texts
-from textgen.ui.train_texts import EXPERT_FIELDS
+from textgen.ui.i18n import (
+    EXPERT_FIELDS,
+    Language,
+    PageI18n,
+    build_i18n,
+    known_language,
+    languages,
+    say,
+    say_error,
+    say_list,
+    say_script,
+)
 
-LANGUAGES: tuple[Language, Language] = ("en", "zh")
+LANGUAGES = tuple(languages())
+TEXTS = languages()["en"].texts
 EXAMPLES: list[errors.TextgenError] = [
     errors.InvalidSetting("temperature", "hot", "a {number}"),
     errors.UnreadableText("a.txt", 3, "utf-8"),
@@ -108,17 +118,9 @@ def keys_used() -> set[str]:
     return found
 
 
-def test_every_text_is_there_in_both_languages() -> None:
-    for key, pair in texts().items():
-        assert all(text.strip() for text in pair), key
-        assert placeholders(pair[0]) >= placeholders(pair[1]), key
-        # What the Chinese leaves out is an English noun in an error, which reads better without.
-        assert placeholders(pair[0]) - placeholders(pair[1]) <= {"what"}, key
-
-
 def test_chinese_is_chinese() -> None:
-    latin = {"top_k", "top_p", "min_p", "typical_p", "language", "token_label", "cell_lstm", "cell_gru", "cell_rnn"}
-    for key, (_, chinese) in texts().items():
+    latin = {"top_k", "top_p", "min_p", "typical_p", "token_label", "cell_lstm", "cell_gru", "cell_rnn"}
+    for key, chinese in languages()["zh"].texts.items():
         if key not in latin:
             assert any("一" <= character <= "鿿" for character in chinese), key
 
@@ -126,8 +128,8 @@ def test_chinese_is_chinese() -> None:
 def test_every_key_that_the_page_looks_up_exists() -> None:
     used = keys_used()
     assert len(used) > 30
-    assert used <= set(texts())
-    assert family_keys() <= set(texts())
+    assert used <= {"language", *TEXTS}  # what the button that switches languages says is another one's name
+    assert family_keys() <= set(TEXTS)
 
 
 def family_keys() -> set[str]:
@@ -139,14 +141,13 @@ def test_no_text_is_left_that_nothing_says() -> None:
     by_control = {key for control in controls(Limits()) for key in (control.key, f"{control.key}_info")}
     built = {"presets", "presets_info", *PRESETS, *family_keys()}
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(textgen.ui.__path__[0]).glob("*.py")]
-    literals = Counter(
+    literals = {
         node.value
         for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    )
-    # Once where it is defined, and once more where it is said.
-    assert sorted(key for key in texts().keys() - by_control - built if literals[key] < 2) == []
+    }
+    assert sorted(TEXTS.keys() - by_control - built - literals) == []
 
 
 def test_browsers_get_both_names_of_chinese() -> None:
@@ -154,20 +155,26 @@ def test_browsers_get_both_names_of_chinese() -> None:
     assert set(translations) >= {"en", "zh", "zh-CN"}
     assert translations["zh"] == translations["zh-CN"]
     assert translations["en"].keys() == translations["zh"].keys()
-    assert [*translations["en"].values()] == [english for english, _ in texts().values()]
+    assert [*translations["en"].values()] == [*TEXTS.values(), "中文"]
+    assert translations["zh"][f"{PageI18n.KEY_PREFIX}language"] == "English"
 
 
 def test_what_people_call_their_things_is_no_key() -> None:
     i18n = build_i18n()
     keys = set(i18n.translations["en"])
-    assert all(i18n(key).key in keys for key in texts())
-    assert keys.isdisjoint(texts())
+    assert all(i18n(key).key in keys for key in TEXTS)
+    assert keys.isdisjoint(TEXTS)
     assert all(key.startswith(PageI18n.KEY_PREFIX) for key in keys)
 
 
 @pytest.mark.parametrize(("name", "language"), [("zh", "zh"), ("en", "en"), ("fr", "en"), (None, "en"), (["zh"], "en")])
 def test_an_unknown_language_is_english(name: object, language: Language) -> None:
     assert known_language(name) == language
+
+
+def test_lists_and_scripts_are_told_as_the_language_does() -> None:
+    assert say_list([say_script(name, "en") for name in ("Han", "Thai")], "en") == "Han, Thai"
+    assert say_list([say_script(name, "zh") for name in ("Han", "Thai", "Osage")], "zh") == "汉字、泰文、Osage"
 
 
 def test_values_are_filled_in() -> None:
@@ -206,7 +213,7 @@ def test_every_error_is_a_sentence_in_both_languages(error: errors.TextgenError)
     chinese = say_error(error, "zh")
     assert "{" not in chinese.replace("{number}", "")
     assert any("一" <= character <= "鿿" for character in chinese)
-    params = placeholders(texts()[f"error_{error.code}"][1])
+    params = placeholders(languages()["zh"].texts[f"error_{error.code}"])
     # A setting's name and bounds are said in Chinese too, and what was found and needed.
     own = {"invalid_setting": {"field", "allowed"}, "no_text": {"given", "needed"}, "not_found": {"known"}}.get(
         error.code, set()

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen.ui.i18n import Language, say
+from textgen.ui.i18n import Language, languages, say
 from textgen.ui.loss_plot import Curve, Point, loss_plot
 
-LANGUAGES: tuple[Language, Language] = ("en", "zh")
+LANGUAGES = tuple(languages())
 FALLING = [(float(step), 3.0 - step / 200) for step in range(0, 300, 10)]
 
 

@@ -13,7 +13,7 @@ from textgen.errors import DamagedFile, HoldsNoText, OutOfMemory, TextgenError, 
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import RunState, RunStatus, error_details
 from textgen.training.verdict import VerdictKind
-from textgen.ui.i18n import Language, say, say_error
+from textgen.ui.i18n import Language, languages, say, say_error
 from textgen.ui.run_html import (
     command_html,
     estimate_text,
@@ -25,7 +25,7 @@ from textgen.ui.run_html import (
 )
 from textgen.workshop import PASTED, ImportedText, RunHistory, RunView, Upload, Verdict, VocabularyFit
 
-LANGUAGES: tuple[Language, Language] = ("en", "zh")
+LANGUAGES = tuple(languages())
 HOSTILE = "</p></h3><script>alert(1)</script><img src=x onerror=\"alert('2')\"> & {curly} 月"
 LATEST = {
     "step": 1200,

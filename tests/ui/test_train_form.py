@@ -13,10 +13,9 @@ import pytest
 from tests.grammar import make_text
 from textgen.limits import Limits
 from textgen.studio import Studio
-from textgen.ui.i18n import build_i18n
+from textgen.ui.i18n import EXPERT_FIELDS, build_i18n
 from textgen.ui.people import NOBODY_ELSE
 from textgen.ui.train_form import TrainForm
-from textgen.ui.train_texts import EXPERT_FIELDS
 from textgen.workshop import RunView, Workshop
 
 CHOICE = {"base": "", "vocabulary": "keep", "preset": "quick", "minutes": ""}

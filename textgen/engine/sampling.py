@@ -21,16 +21,13 @@ from textgen.engine.requests import (
     TokenEvent,
     hypothesis_score,
 )
-from textgen.engine.token_choice import ANY_VOCABULARY, Answer, Asked, best_chooser, settings_row
+from textgen.engine.token_choice import ANY_VOCABULARY, CHOSEN_BY, Answer, Asked, best_chooser, settings_row
+from textgen.engine.warpers import warp, warpers_on
 from textgen.errors import BrokenModel
 
 _NOTHING = np.array([], dtype=np.int64)
-
-
-def _is_plain(settings: GenerationSettings) -> bool:
-    """Whether temperature, top-k, top-p and min-p are all there is to a choice, and nobody asks for more than it."""
-    by_probability = settings.typical_p < 1.0 or settings.epsilon_cutoff > 0.0 or settings.eta_cutoff > 0.0
-    return not by_probability and settings.top_logprobs == 0
+# The warpers that a `DrawingPool` knows.
+_DRAWN_BY = ("top_k", "top_p", "min_p")
 
 
 class SampledSequence:
@@ -38,7 +35,8 @@ class SampledSequence:
 
     Where it is `plain`, a `DrawingPool` can decide as well. At temperature 0 the highest score is taken (ties: the
     lowest id). Else a token is drawn from the processed and warped distribution, whose tokens stand in the order of
-    falling scores: it is the one at the uniform number of its (seed, sample, index).
+    falling scores: it is the one at the uniform number of its (seed, sample, index). Where a warper is on that no
+    chooser knows, processing a row warps it, too.
     """
 
     def __init__(
@@ -49,9 +47,12 @@ class SampledSequence:
         self.settings = request.settings
         self.sample = sample
         self.processors = Processors(request) if processors is None else processors
-        self.processes = not self.processors.only_forbid
-        self.settings_row = settings_row(request.settings)
-        self.plain = self.processors.only_forbid and _is_plain(request.settings)
+        warpers = set(warpers_on(self.settings)) if self.settings.temperature else set()
+        self._warps = not warpers.issubset(CHOSEN_BY)
+        self.processes = self._warps or not self.processors.only_forbid
+        as_warped = GenerationSettings(temperature=1.0, top_logprobs=self.settings.top_logprobs)
+        self.settings_row = settings_row(as_warped if self._warps else self.settings)
+        self.plain = not self.processes and warpers.issubset(_DRAWN_BY) and self.settings.top_logprobs == 0
         self._history = self.processors.history()
         self._uniforms = UniformStream(seed, sample)
         self._logprob_sum = 0.0
@@ -72,8 +73,11 @@ class SampledSequence:
         return Hypothesis(token_ids, score, self._reason is not None, self._reason)
 
     def process(self, row: Logits) -> None:
-        """Applies the processors to a row of logits [vocab], in place."""
+        """Applies the processors to a row of logits [vocab], in place, and where it must, the warpers."""
         self.processors.apply_to(row, self._history)
+        if self._warps and math.isfinite(row.max()):
+            warped = warp(row[None], self.settings)[0]
+            row[:] = warped - warped.max()
 
     @property
     def tokens_left(self) -> int:

@@ -59,6 +59,8 @@ class Answer(NamedTuple):
 
 Chooser = Callable[[Logits, Asked, Answer], None]
 
+# The warpers that choosers know, in the order of a row of settings.
+CHOSEN_BY = ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 # More tokens than any model has.
 ANY_VOCABULARY = 2**31
 # More functions than are compiled for a chooser.
@@ -66,15 +68,10 @@ _MOST_PARTS = 100
 
 
 def settings_row(settings: GenerationSettings) -> tuple[float, ...]:
-    """What of a request's settings decides on a token."""
+    """What of a request's settings decides on a token, of warpers the `CHOSEN_BY`."""
     return (
         max(settings.temperature, LOWEST_TEMPERATURE) if settings.temperature else 0.0,
-        min(settings.top_k, ANY_VOCABULARY),
-        settings.top_p,
-        settings.min_p,
-        settings.typical_p,
-        settings.epsilon_cutoff,
-        settings.eta_cutoff,
+        *(min(getattr(settings, name), ANY_VOCABULARY) for name in CHOSEN_BY),
         settings.top_logprobs,
     )
 
@@ -135,16 +132,10 @@ def choose_plainly(logits: Logits, asked: Asked, answer: Answer) -> None:
 
 def _choose_one(logits: Scores, scores: Scores, asked: Asked, row: int) -> tuple[Scores, Scores]:
     """From logits and scores [vocab]: an `Answer` of one row."""
-    temperature, top_k, top_p, min_p, typical_p, epsilon, eta, count = asked.settings[row].tolist()
-    settings = GenerationSettings.model_construct(
-        temperature=temperature,
-        top_k=int(top_k),
-        top_p=top_p,
-        min_p=min_p,
-        typical_p=typical_p,
-        epsilon_cutoff=epsilon,
-        eta_cutoff=eta,
-    )
+    temperature, *values, count = asked.settings[row].tolist()
+    warpers = dict(zip(CHOSEN_BY, values, strict=True))
+    warpers["top_k"] = int(warpers["top_k"])
+    settings = GenerationSettings.model_construct(temperature=temperature, **warpers)
     warped = warp(scores[None], settings)[0]
     warped -= warped.max()
     if temperature == 0.0:

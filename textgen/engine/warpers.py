@@ -8,6 +8,8 @@ Definitions are those of `transformers` 5.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,29 +22,25 @@ LOWEST_TEMPERATURE = 1e-30
 
 
 def warp(scores: Logits | Scores, settings: GenerationSettings, least: int = 1) -> Scores:
-    """Temperature, top-k, top-p, min-p, typical, epsilon and eta, in this order, on scores [rows, vocab].
+    """Temperature, then `WARPERS` in their order, on scores [rows, vocab].
 
-    At temperature 0 the highest alone stays (ties: the lowest id), its score as it was. `least`: tokens that top-k to
-    eta must leave; beam sampling needs one beside the end token. A row must have a finite score and neither nan nor
+    At temperature 0 the highest alone stays (ties: the lowest id), its score as it was. `least`: tokens that the
+    others must leave; beam sampling needs one beside the end token. A row must have a finite score and neither nan nor
     +inf.
     """
     warped = scores.astype(np.float64)
     if settings.temperature == 0.0:
         return _drop(warped, np.arange(warped.shape[1]) != warped.argmax(axis=1)[:, None])
     warped /= max(settings.temperature, LOWEST_TEMPERATURE)
-    if settings.top_k > 0:
-        warped = keep_top_k(warped, settings.top_k, least)
-    if settings.top_p < 1.0:
-        warped = keep_top_p(warped, settings.top_p, least)
-    if settings.min_p > 0.0:
-        warped = keep_min_p(warped, settings.min_p, least)
-    if settings.typical_p < 1.0:
-        warped = keep_typical(warped, settings.typical_p, least)
-    if settings.epsilon_cutoff > 0.0:
-        warped = keep_above(warped, np.float64(settings.epsilon_cutoff), least)
-    if settings.eta_cutoff > 0.0:
-        warped = keep_above(warped, eta_threshold(warped, settings.eta_cutoff), least)
+    for name in warpers_on(settings):
+        warped = WARPERS[name](warped, getattr(settings, name), least)
     return warped
+
+
+def warpers_on(settings: GenerationSettings) -> list[str]:
+    """Those of `WARPERS` that do anything: whose settings are not at their defaults."""
+    fields = GenerationSettings.model_fields
+    return [name for name in WARPERS if getattr(settings, name) != fields[name].default]
 
 
 def keep_top_k(scores: Scores, top_k: int, least: int = 1) -> Scores:
@@ -87,9 +85,14 @@ def keep_typical(scores: Scores, typical_p: float, least: int = 1) -> Scores:
     return _drop(scores, _in_order_of(order, dropped))
 
 
-def keep_above(scores: Scores, threshold: np.float64 | Scores, least: int = 1) -> Scores:
+def keep_above(scores: Scores, threshold: float | Scores, least: int = 1) -> Scores:
     """Probabilities of at least `threshold`, a number or [rows, 1]; and what ties with the highest."""
     return _drop(scores, (probabilities(scores) < threshold) & (scores < _nth_highest(scores, least)))
+
+
+def keep_above_eta(scores: Scores, eta: float, least: int = 1) -> Scores:
+    """The same for `eta_threshold`."""
+    return keep_above(scores, eta_threshold(scores, eta), least)
 
 
 def eta_threshold(scores: Scores, eta: float) -> Scores:
@@ -133,3 +136,15 @@ def _in_order_of(order: NDArray[np.int64], ordered: NDArray[np.bool_]) -> NDArra
 
 def _drop(scores: Scores, dropped: NDArray[np.bool_]) -> Scores:
     return np.where(dropped, -math.inf, scores)
+
+
+# What narrows the choice, in this order, by its setting. Rows whose request has one on that choosers have no faster way
+# for are warped here before (see `sampling`), so that an entry and its setting are all that a new one takes.
+WARPERS: Mapping[str, Callable[[Scores, Any, int], Scores]] = {
+    "top_k": keep_top_k,
+    "top_p": keep_top_p,
+    "min_p": keep_min_p,
+    "typical_p": keep_typical,
+    "epsilon_cutoff": keep_above,
+    "eta_cutoff": keep_above_eta,
+}

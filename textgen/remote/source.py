@@ -21,7 +21,7 @@ _BESIDE = ("pyproject.toml", "hatch_build.py", "README.md", APP, REQUIREMENTS, L
 # Where in the package a wheel has the last two: see hatch_build.py.
 _PACKED = "space"
 # Named one by one, so that nothing goes along that somebody has left in the package's folder.
-_SUFFIXES = frozenset({".py", ".typed", ".css", ".html", ".js"})
+_SUFFIXES = frozenset({".py", ".typed", ".css", ".html", ".js", ".json"})
 # The first moment that a zip file can name, which a wheel is: the archive depends on its content alone.
 _TIME = 315_532_800
 

@@ -90,6 +90,10 @@ def build_page(
         def tell(language: str) -> list[str]:
             return [notices_html(keys, known_language(language)) for keys in (told, told_of_models)]
 
+        def name_tabs() -> list[gr.Tab]:
+            """Of tabs that are not shown Gradio translates the names when they are sent, and not again."""
+            return [gr.Tab(label=i18n(key)) for key in ("tab_generate", "tab_train", "tab_models")]
+
         def describe(request: gr.Request, name: str | None, language: str) -> tuple[str, str]:
             person = people.of(request)
             return about_model(studio, name, known_language(language), person), backend_of(studio, name, person)
@@ -134,11 +138,13 @@ def build_page(
         )
         opened.then(None, None, None, js="() => window.textgenRestore()", api_visibility="private")
         opened.then(**tab.panel.mark_preset)
-        opened.then(describe, [model, language_name], [about, backend], **quiet)
+        described = [opened.then(describe, [model, language_name], [about, backend], **quiet)]
         switched = language.click(
             None, None, [language_name], js="() => window.textgenSwitchLanguage()", api_visibility="private"
         )
-        switched.then(describe, [model, language_name], [about, backend], **quiet)
+        described.append(switched.then(describe, [model, language_name], [about, backend], **quiet))
+        for event in described:
+            event.then(name_tabs, None, [generate_tab, train_tab, models_tab], **quiet)
         if login is not None:
             login.refresh_on(opened.then)
         generate_tab.select(list_models, [model], [model], **quiet)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any, Literal
 
 from textgen.config import GenerationSettings, parse_settings
@@ -41,7 +42,12 @@ class Control:
 
 
 def controls(limits: Limits) -> tuple[Control, ...]:
-    """Every control in the order of the page, bounded by what the host allows."""
+    """Every control in the order of the page, bounded by what the host allows; other settings' come with sampling."""
+    placed = _placed(limits)
+    return (*placed, *_others({control.field for control in placed}))
+
+
+def _placed(limits: Limits) -> tuple[Control, ...]:
     beams, tokens = min(16, limits.max_beams), min(1000, limits.max_new_tokens)
     return (
         Control("temperature", "temperature", "main", high=2.0, step=0.05),
@@ -77,6 +83,23 @@ def controls(limits: Limits) -> tuple[Control, ...]:
         Control("ignore_eos", "ignore_eos", "words", "switch"),
         Control("adapt", "adapt", "words", "switch"),
     )
+
+
+def _others(placed: Collection[str]) -> Iterator[Control]:
+    """Of settings that are not `placed`: switches for what is on or off, sliders for numbers between two bounds."""
+    for name, field in GenerationSettings.model_fields.items():
+        if name in placed:
+            continue
+        if field.annotation is bool:
+            yield Control(name, name, "sampling", "switch")
+            continue
+        known = [(key, getattr(bound, key, None)) for bound in field.metadata for key in ("ge", "gt", "le", "lt")]
+        bounds = {key: float(bound) for key, bound in known if bound is not None}
+        step = 1.0 if field.annotation is int else 0.01
+        low = bounds.get("ge", bounds.get("gt", -inf) + step)
+        high = bounds.get("le", bounds.get("lt", inf) - step)
+        if isfinite(low) and isfinite(high):
+            yield Control(name, name, "sampling", low=low, high=high, step=step)
 
 
 # What a preset sets; other controls keep their values. "balanced" is as everything stands at first.

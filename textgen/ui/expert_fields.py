@@ -10,8 +10,7 @@ from typing import Any
 import gradio as gr
 
 from textgen.config import CELLS
-from textgen.ui.i18n import Language, say, say_cell
-from textgen.ui.train_texts import EXPERT_FIELDS
+from textgen.ui.i18n import EXPERT_FIELDS, Language, say, say_cell
 
 _AS_PRESET = ""
 _SECTIONS = {

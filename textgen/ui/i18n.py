@@ -1,4 +1,4 @@
-"""What the page says, in English and simplified Chinese.
+"""What the page says, in the languages of `languages/`.
 
 Labels are translated in the browser (`gr.I18n`); what a handler writes is translated here, in the language that the
 page names with every request. (Not in a cookie: inside the frame of a Space it would be one of a third party.)
@@ -6,32 +6,55 @@ page names with every request. (Not in a cookie: inside the frame of a Space it 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Literal
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import gradio as gr
 from gradio.i18n import I18nData
 
+from textgen.config import GenerationSettings
 from textgen.errors import TextgenError
 from textgen.limits import Limits
-from textgen.ui.control_texts import control_texts
 from textgen.ui.controls import controls
-from textgen.ui.hub_texts import hub_texts
-from textgen.ui.models_texts import models_texts
-from textgen.ui.phrases import in_chinese, script_in_chinese
-from textgen.ui.texts import page_texts
-from textgen.ui.train_texts import EXPERT_FIELDS, train_texts
+from textgen.ui.wording import ENGLISH, Wording, read_languages
 
-Language = Literal["en", "zh"]
-LANGUAGES: tuple[Language, ...] = ("en", "zh")
+# The code of a language of the page: the name of its file.
+Language: TypeAlias = str
+# The settings behind a preset, whose keys are their own names.
+EXPERT_FIELDS = (
+    "minutes",
+    "learning_rate",
+    "batch_size",
+    "window",
+    "patience",
+    "evaluations",
+    "split",
+    "vocab_size",
+    "tokenizer",
+    "cell",
+    "hidden_size",
+    "num_layers",
+    "embedding_size",
+)
 
 
 @cache
-def texts() -> dict[str, tuple[str, str]]:
-    """Every text of the page by its key: English, Chinese."""
-    return {**page_texts(), **control_texts(), **train_texts(), **hub_texts(), **models_texts()}
+def languages() -> Mapping[Language, Wording]:
+    """Every language of the page by its code, in the order of the button that switches them.
+
+    A control without words of its own has those of its setting.
+    """
+    spare = {}
+    for control in controls(Limits()):
+        name = control.field.replace("_", " ")
+        help_text = GenerationSettings.model_fields[control.field].description or name
+        spare[control.key] = f"{name[0].upper()}{name[1:]}"
+        spare[f"{control.key}_info"] = f"{help_text[0].upper()}{help_text[1:]}."
+    return read_languages(Path(__file__).with_name("languages"), spare)
 
 
 class PageI18n(gr.I18n):
@@ -55,31 +78,56 @@ class PageI18n(gr.I18n):
 
 
 def build_i18n() -> gr.I18n:
-    """The labels for the browser. Both zh and zh-CN are needed: browsers name either."""
-    english = {key: pair[0] for key, pair in texts().items()}
-    chinese = {key: pair[1] for key, pair in texts().items()}
-    return PageI18n({"en": english, "zh": chinese, "zh-CN": chinese})
+    """The labels for the browser, by every tag that may be asked for; "language" is what the button leads to."""
+    found = list(languages().values())
+    translations: dict[str, Mapping[str, str]] = {}
+    for wording, following in zip(found, [*found[1:], found[0]], strict=True):
+        labels = {**wording.texts, "language": following.name}
+        translations |= dict.fromkeys((*wording.browsers, wording.locale), labels)
+    return PageI18n(translations)
+
+
+def languages_for_browser() -> dict[str, Any]:
+    """What `page.js` goes by.
+
+    `locales` has the locale of each language by its code, in their order; `browsers` pairs of how a browser's tag
+    begins and the language that serves it, the longest first.
+    """
+    served = [(tag.lower(), code) for code, wording in languages().items() for tag in wording.browsers]
+    return {
+        "locales": {code: wording.locale for code, wording in languages().items()},
+        "browsers": sorted(served, key=lambda pair: -len(pair[0])),
+    }
 
 
 def known_language(name: object) -> Language:
     """The language a page says it is in; English for anything unknown."""
-    return "zh" if name == "zh" else "en"
+    return name if isinstance(name, str) and name in languages() else ENGLISH
 
 
 def say(key: str, language: Language, **values: object) -> str:
     """The text of `key` with its values filled in."""
-    return texts()[key][0 if language == "en" else 1].format(**values)
+    return languages()[language].texts[key].format(**values)
+
+
+def say_in_all(key: str, **values: object) -> str:
+    """The same in every language, as a JavaScript object by their codes."""
+    return json.dumps({language: say(key, language, **values) for language in languages()})
 
 
 def say_cell(cell: str, language: Language) -> str:
     """The name of a kind of cell; one that is new goes by its own until it has another here."""
-    key = f"cell_{cell}"
-    return say(key, language) if key in texts() else cell
+    return languages()[language].texts.get(f"cell_{cell}", cell)
 
 
 def say_script(name: str, language: Language) -> str:
-    """The name of a script."""
-    return name if language == "en" else script_in_chinese(name)
+    """The name of a script; one that the language has no name for goes by the English one."""
+    return languages()[language].scripts.get(name, name)
+
+
+def say_list(items: Iterable[str], language: Language) -> str:
+    """Items one after the other."""
+    return languages()[language].separator.join(items)
 
 
 # Which params of an error are words of ours.
@@ -99,7 +147,7 @@ def say_error(error: Exception, language: Language) -> str:
     if not isinstance(error, TextgenError):
         return say("error_unexpected", language)
     key = f"error_{error.code}"
-    if key not in texts():
+    if key not in languages()[language].texts:
         return str(error)
     params = dict(error.params)
     if error.code == "not_found" and params["what"] == "model":
@@ -109,8 +157,8 @@ def say_error(error: Exception, language: Language) -> str:
     elif error.code == "invalid_setting":
         params["field"] = say_setting(str(params["field"]), language)
         params["allowed"] = _with_labels(str(params["allowed"]), language)
-    if language == "zh":
-        params |= {name: in_chinese(str(params[name])) for name in _PHRASES.get(error.code, ()) if name in params}
+    phrases = languages()[language].phrases
+    params |= {name: phrases.say(str(params[name])) for name in _PHRASES.get(error.code, ())}
     return say(key, language, **params)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from textgen.errors import NotFound, TextgenError
 from textgen.shelf import Shelf, ShelfModel
 from textgen.ui.hub_fetch import HubFetch
 from textgen.ui.hub_push import HubPush
-from textgen.ui.i18n import LANGUAGES, Language, known_language, say, say_error
+from textgen.ui.i18n import Language, known_language, say, say_error, say_in_all
 from textgen.ui.model_download import ModelDownload
 from textgen.ui.models_html import CHOOSE_JS, card_html, head_html, list_html
 from textgen.ui.people import People
@@ -240,11 +239,7 @@ def _mark(shown: object, language: Language) -> str:
 
 def _sure() -> str:
     """JavaScript that asks before a model is deleted; without a name in the answer nothing happens."""
-    whole, alone = (
-        [say(key, language, title="TITLE") for language in LANGUAGES]
-        for key in ("model_delete_run_sure", "model_delete_sure")
-    )
-    questions = f"(document.querySelector('#model-head [data-origin=run]') ? {json.dumps(whole)} : {json.dumps(alone)})"
-    question = f"{questions}[document.documentElement.lang.startsWith('zh') ? 1 : 0]"
+    whole, alone = (say_in_all(key, title="TITLE") for key in ("model_delete_run_sure", "model_delete_sure"))
+    question = f"(document.querySelector('#model-head [data-origin=run]') ? {whole} : {alone})[language]"
     title = "(document.querySelector('#model-head h3') || {}).textContent || ''"
     return f"(language, name) => [language, confirm({question}.replace('TITLE', () => {title})) ? name : '']"

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from textgen.errors import error_from_dict
-from textgen.ui.i18n import Language, say, say_error, say_script
+from textgen.ui.i18n import Language, say, say_error, say_list, say_script
 from textgen.ui.render import share_percent
 from textgen.workshop import PASTED, ImportedText, RunHistory, RunView, Upload, Verdict, VocabularyFit
 
@@ -63,7 +63,7 @@ def fit_html(fit: VocabularyFit, language: Language) -> str:
     tokens, share = f"{100 * fit.tokens_per_character:.0f}", f"{fit.byte_fallback_share:.1%}"
     told = f"<p>{escape(say('fit', language, tokens=tokens, share=share))}</p>"
     if fit.unknown_scripts:
-        scripts = ("、" if language == "zh" else ", ").join(say_script(name, language) for name in fit.unknown_scripts)
+        scripts = say_list((say_script(name, language) for name in fit.unknown_scripts), language)
         told += f'<p class="trouble" role="alert">{escape(say("fit_unknown", language, scripts=scripts))}</p>'
     return f'<div class="fit">{told}</div>'
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from textgen.errors import TextgenError
 from textgen.studio import Studio
 from textgen.ui.attending import attending
 from textgen.ui.hub_push import HubPush
-from textgen.ui.i18n import LANGUAGES, Language, known_language, say, say_error
+from textgen.ui.i18n import Language, known_language, say, say_error, say_in_all
 from textgen.ui.loss_plot import Curve, loss_plot
 from textgen.ui.model_download import ModelDownload
 from textgen.ui.people import People
@@ -387,7 +386,6 @@ def _allowed(view: RunView) -> set[str]:
 
 def _sure() -> str:
     """JavaScript that asks before a run is discarded; without a run in the answer nothing happens."""
-    english, chinese = (json.dumps(say("discard_sure", language, title="TITLE")) for language in LANGUAGES)
-    question = f"(document.documentElement.lang.startsWith('zh') ? {chinese} : {english})"
+    question = f"({say_in_all('discard_sure', title='TITLE')})[language]"
     title = "(document.querySelector('#run-head h3') || {}).textContent || ''"
     return f"(language, run) => [language, confirm({question}.replace('TITLE', () => {title})) ? run : '']"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import re
@@ -26,7 +27,7 @@ from textgen.limits import Limits
 from textgen.studio import BackendName, Studio
 from textgen.ui.build import build_page
 from textgen.ui.endpoints import TOOLS
-from textgen.ui.i18n import build_i18n
+from textgen.ui.i18n import build_i18n, languages_for_browser
 from textgen.ui.people import NOBODY_ELSE, OwnerCookie, People, Visitors
 from textgen.ui.shutdown import asked_to_end, end_gracefully, leave
 from textgen.ui.zero_gpu import ZeroGpuStudio, lends_gpu, lent_training
@@ -47,11 +48,12 @@ def launch_options(max_upload_bytes: int = 1_000_000) -> dict[str, Any]:
     def joined(*names: str) -> str:
         return "\n".join((assets / name).read_text(encoding="utf-8") for name in names)
 
+    scripts = f"window.textgenLanguages = {json.dumps(languages_for_browser())};\n{joined(*_SCRIPTS)}"
     return {
         "theme": theme(),
         "css": joined("page.css", "views.css", "train.css", "models.css"),
         # Of `css` Gradio passes on no rules for containers, of `head` everything.
-        "head": f"<style>{joined('plot.css')}</style><script>{joined(*_SCRIPTS)}</script>",
+        "head": f"<style>{joined('plot.css')}</style><script>{scripts}</script>",
         "i18n": build_i18n(),
         "footer_links": ["api", "settings"],
         "run_history": False,

@@ -12,12 +12,11 @@ from textgen.studio import Studio
 from textgen.ui.attending import attending
 from textgen.ui.expert_fields import ExpertFields, expert_changes, fixed_fields
 from textgen.ui.hub_fetch import HubFetch
-from textgen.ui.i18n import Language, known_language, say, say_error
+from textgen.ui.i18n import EXPERT_FIELDS, Language, known_language, say, say_error
 from textgen.ui.people import People
 from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
 from textgen.ui.run_html import estimate_text, fit_html, hint_html
 from textgen.ui.text_intake import TextIntake, Updates, mark_of, problem_html
-from textgen.ui.train_texts import EXPERT_FIELDS
 from textgen.workshop import Person, RunRequest, Upload, Workshop
 
 _NONE = ""

@@ -3,31 +3,42 @@
   "use strict";
   const CHOICE = "textgen_language";
 
-  const browserLanguage = () => (navigator.language || "en").toLowerCase().startsWith("zh") ? "zh" : "en";
+  const { locales, browsers } = window.textgenLanguages;
+  const codes = Object.keys(locales);
+
+  const tag = (navigator.language || "").toLowerCase();
+  const browserLanguage = () => {
+    const found = browsers.find(([beginning]) => tag === beginning || tag.startsWith(`${beginning}-`));
+    return found ? found[1] : codes[0];
+  };
   const language = () => {
     const chosen = localStorage.getItem(CHOICE);
-    return chosen === "zh" || chosen === "en" ? chosen : browserLanguage();
+    return codes.includes(chosen) ? chosen : browserLanguage();
   };
 
-  // Gradio changes its language without a reload, but offers that only deep in its settings panel. Its own module,
-  // which the page has loaded already, is asked directly; a browser test watches that it still answers.
-  const speak = async (name) => {
-    document.documentElement.lang = name === "zh" ? "zh-CN" : "en";
+  // Gradio starts in the language of the browser, and is told here that this is the page's.
+  const first = locales[language()];
+  Object.defineProperty(navigator, "language", { configurable: true, get: () => first });
+
+  // Later it changes without a reload, but offers that only deep in its settings panel. Its own module, which the page
+  // has loaded already, is asked directly; a browser test watches that it still answers.
+  const speak = async () => {
+    const locale = locales[language()];
+    document.documentElement.lang = locale;
     const loaded = performance.getEntriesByType("resource").map((entry) => entry.name);
     const address = loaded.find((url) => /\/assets\/core-[\w-]+\.js$/.test(url));
     if (!address) return;
     const core = await import(address);
-    core.changeLocale(name === "zh" ? "zh-CN" : "en");
+    core.changeLocale(locale);
   };
 
   window.textgenLanguage = () => {
-    if (language() !== browserLanguage()) speak(language());
-    document.documentElement.lang = language() === "zh" ? "zh-CN" : "en";
+    speak();  // a language that Gradio has no words of its own for is none that it starts in
     return language();
   };
   window.textgenSwitchLanguage = async () => {
-    localStorage.setItem(CHOICE, language() === "zh" ? "en" : "zh");
-    await speak(language());
+    localStorage.setItem(CHOICE, codes[(codes.indexOf(language()) + 1) % codes.length]);
+    await speak();
     return language();
   };
 
