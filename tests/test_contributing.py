@@ -17,6 +17,10 @@ import textgen
 _SETTING = (
     '    top_a: float = Field(0.0, ge=0.0, le=1.0, description="drop tokens below this times the square of the best")\n'
 )
+_PROCESSOR_SETTING = (
+    '    sharpen: float = Field(1.0, ge=0.0, le=10.0, description="times all scores before temperature")\n'
+)
+_PROCESSOR_RULE = "        row *= self._settings.sharpen\n"
 _RULE = '''
 def keep_top_a(scores: Scores, top_a: float, least: int = 1) -> Scores:
     """Probabilities of at least `top_a` times the square of the highest one."""
@@ -50,6 +54,8 @@ def drawn(*sequences):
     return [list(item.token_ids) for item in sequences], [choice.event.warped_logprob for choice in choices]
 
 rows, warped = drawn(sequence(top_a=0.9), sequence(dropped.tolist()), sequence())
+sharpened = drawn(sequence(sharpen=4.0))[0][0]
+as_sharp = drawn(sequence(temperature=0.7 / 4.0))[0][0]
 page = build_page(Studio([pathlib.Path("models")], device="cpu")).get_config_file()
 control = next(part for part in page["components"] if part["props"].get("elem_id") == "top-a")
 scores = warp(logits, GenerationSettings(temperature=0.7, top_a=0.9))[0]
@@ -57,6 +63,7 @@ json.dump({
     "rows": rows, "warped": warped, "dropped": dropped.tolist(),
     "without": np.flatnonzero(np.isneginf(scores)).tolist(),
     "on_devices": sequence(top_a=0.9).plain,
+    "sharpened": [sharpened, as_sharp],
     "greedy": drawn(sequence(temperature=0.0, top_a=0.9))[0][0][0],
     "control": [control["type"], control["props"]["minimum"], control["props"]["maximum"]],
     "words": [languages()[code].texts[key] for code in languages() for key in ("top_a", "top_a_info")],
@@ -66,7 +73,7 @@ json.dump({
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package with a sampler more, by changes to two files."""
+    """The package with two samplers more, each by changes to two files."""
     folder = tmp_path_factory.mktemp("copy")
     shutil.copytree(textgen.__path__[0], folder / "textgen", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "models").mkdir()
@@ -74,6 +81,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     warpers = folder / "textgen" / "engine" / "warpers.py"
     _insert(warpers, _RULE, before="# What narrows the choice")
     _insert(warpers, '    "top_a": keep_top_a,\n', before="}\n")
+    _insert(folder / "textgen" / "config.py", _PROCESSOR_SETTING, before="    repetition_penalty: float")
+    processors = folder / "textgen" / "engine" / "processors.py"
+    _insert(processors, _PROCESSOR_RULE, before="        self._penalize(row, history)\n")
     return folder
 
 
@@ -108,6 +118,12 @@ def test_it_narrows_what_is_drawn_and_nothing_else(told: dict[str, Any]) -> None
     assert set(narrowed).isdisjoint(told["dropped"])
     assert not set(free).isdisjoint(told["dropped"])
     assert told["greedy"] == 23
+
+
+def test_one_that_acts_before_temperature_does_so(told: dict[str, Any]) -> None:
+    sharpened, as_sharp = told["sharpened"]
+    assert sharpened == as_sharp
+    assert len(set(sharpened)) < len(set(told["rows"][2]))
 
 
 def test_no_device_draws_without_it(told: dict[str, Any]) -> None:

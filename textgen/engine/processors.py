@@ -9,12 +9,25 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from textgen.config import GenerationSettings
 from textgen.engine.decoding import TokenIds
 from textgen.engine.requests import GenerationRequest
 from textgen.engine.token_history import SuffixRepeats, TokenCounts
+from textgen.engine.warpers import WARPERS
 
 ScoresT = TypeVar("ScoresT", bound=NDArray[np.floating[Any]])
 
+# Settings that act on something else than scores before temperature, or are looked at by themselves. Any other that is
+# not at its default is taken to matter here: whoever adds one need not say so.
+_ELSEWHERE = frozenset(
+    {
+        *WARPERS,
+        *("temperature", "seed", "num_samples", "top_logprobs", "adapt"),
+        *("banned", "avoid_copying", "ignore_eos", "logit_bias", "min_new_tokens", "max_new_tokens", "stop"),
+        *("num_beams", "beam_sampling", "num_beam_groups", "diversity_penalty", "early_stopping", "length_penalty"),
+        *("num_return", "dry_base", "dry_allowed_length"),
+    }
+)
 # The largest change to a score: beyond all scores that models give, and far from what float32 cannot hold.
 _MOST = 1e30
 
@@ -79,6 +92,11 @@ class Processors:
         self._counts_written = settings.frequency_penalty != 0.0 or settings.presence_penalty != 0.0
         self._finds_repeats = settings.no_repeat_ngram_size > 1 or settings.dry_multiplier > 0.0
         self._follows = self._counts_seen or self._counts_written or self._finds_repeats
+        self._changes = any(
+            getattr(settings, name) != field.default
+            for name, field in GenerationSettings.model_fields.items()
+            if name not in _ELSEWHERE
+        )
         self._start: History | None = None
         self._known: list[History] = []
 
@@ -91,7 +109,7 @@ class Processors:
     def only_forbid(self) -> bool:
         """Whether all that `apply` ever does is to ban `forbidden_ids`."""
         ends_late = self._settings.min_new_tokens > 0 and self._banned_at_first.size > 0
-        return not (self._bias_ids.size > 0 or ends_late or self._follows or self._forbidding)
+        return not (self._bias_ids.size > 0 or ends_late or self._changes or self._forbidding)
 
     def history(self) -> History:
         """That of a sequence without new tokens."""
