@@ -134,6 +134,13 @@ def test_a_logarithmic_axis_has_round_numbers_that_stand_apart(low: float, high:
     assert all(before - after > 20 for before, after in pairwise(ys))
 
 
+def test_a_run_of_two_steps_has_no_label_twice() -> None:
+    picture = drawn(Curve("short", [(0, 0.3), (1, 0.25), (2, 0.2)], []))
+    labels = [text.text or "" for text in picture.iter("text") if (text.text or "").isdigit()]
+    assert [label for label in labels if labels.count(label) > 1] == []
+    assert {"0", "1", "2"} <= set(labels)
+
+
 def test_every_other_label_of_the_steps_can_be_left_out() -> None:
     picture = drawn(Curve("a", [], FALLING))
     steps = [item for item in picture.iter("text") if item.text in ("0", "50", "100", "150", "200", "250")]

@@ -181,6 +181,8 @@ class TestHead:
         text = read(head_html(run, RunHistory(), language)).text
         assert say("run_base", language, bases=f"{HOSTILE} ← plays") in text
         assert say("fewer_pieces", language, had="900", asked="1,000") in text
+        folder.write_about(lineage=["plays", "plays", "tales"])
+        assert say("run_base", language, bases="plays ← tales") in read(head_html(run, RunHistory(), language)).text
 
     def test_nothing_escapes(self, language: Language) -> None:
         failed = view("failed", title=HOSTILE, **error_details(HoldsNoText(HOSTILE)))

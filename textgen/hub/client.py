@@ -94,7 +94,7 @@ def writing_token(token: Token) -> str:
     """The token itself, of the machine's login where none is given; `InvalidSetting` when there is none."""
     from huggingface_hub import get_token
 
-    found = get_token() if token in (None, True) else checked_token(token)
+    found = checked_token(get_token() if token in (None, True) else token)
     if not isinstance(found, str):
         raise InvalidSetting("token", "none", "a token of the Hub that may write")
     return found

@@ -92,6 +92,7 @@ def _field(name: str, i18n: gr.I18n) -> Any:
         "min_width": 150,
     }
     if name in _CHOICES:
+        common["min_width"] = 220  # "as the preset: …" is to be read
         return gr.Dropdown([(i18n("as_preset"), _AS_PRESET), *_CHOICES[name]], value=_AS_PRESET, **common)
     # In Gradio 6 a `gr.Number` cannot be empty: whenever the browser mounts it, nothing becomes 0.
     return gr.Textbox("", max_lines=1, **common)

@@ -97,7 +97,7 @@ class _Axes:
             lines.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             lines.append(f'<text x="{_LEFT - 6}" y="{y:.1f}" dy="0.35em" text-anchor="end">{value:g}</text>')
         bottom = _HEIGHT - _BOTTOM
-        for number, step in enumerate(_ticks(0.0, self._last, 6)):
+        for number, step in enumerate(_ticks(0.0, self._last, 6, least=1.0)):
             x = self.x(step)
             anchor = "end" if x > _WIDTH - _RIGHT - _HALF_LABEL else "middle"
             place = f'x="{x:.1f}" y="{bottom}" dy="1.25em" text-anchor="{anchor}"'
@@ -107,13 +107,13 @@ class _Axes:
         return f'<g class="grid">{"".join(lines)}</g>'
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
-    """Round numbers from `low` to `high`, about `count` of them."""
+def _ticks(low: float, high: float, count: int, *, least: float = 0.0) -> list[float]:
+    """Round numbers from `low` to `high`, about `count` of them, `least` apart at least."""
     if not high > low:
         return [low]
     rough = (high - low) / count
     size = 10.0 ** math.floor(math.log10(rough))
-    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough)
+    step = max(least, next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough))
     first = math.ceil(low / step)
     return [round(number * step, 10) for number in range(first, math.floor(high / step) + 1)]
 

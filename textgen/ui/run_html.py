@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html import escape
+from itertools import groupby
 from typing import Any
 
 from textgen.errors import error_from_dict
@@ -136,7 +137,9 @@ def _foreseen(view: RunView, language: Language) -> list[str]:
     lines = []
     lineage = about.get("lineage")
     if isinstance(lineage, list) and lineage:
-        lines.append(say("run_base", language, bases=" ← ".join(map(str, lineage))))
+        # A model that was trained in two parts has two of one name.
+        bases = [name for name, _ in groupby(map(str, lineage))]
+        lines.append(say("run_base", language, bases=" ← ".join(bases)))
     if view.is_active:
         with suppress(KeyError, TypeError, ValueError):
             lines.append(estimate_text(about["estimate"], language))
