@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,6 +52,14 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -
     with torch.no_grad():
         model.output_bias[EOS_ID] = -50.0
     save_checkpoint(folder / "endless", Checkpoint(model, small.tokenizer_bytes))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_model(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Only the small one, for servers that are to write little: a large one takes them seconds to make ready."""
+    folder = tmp_path_factory.mktemp("one-model")
+    shutil.copytree(models_folder / "small", folder / "small")
     return folder
 
 

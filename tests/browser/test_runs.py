@@ -102,11 +102,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_two_runs_are_compared_smoothed_and_scaled(
-    browser: Browser, models_folder: Path, tmp_path: Path, text: Path, runs: JobManager
+    browser: Browser, one_model: Path, tmp_path: Path, text: Path, runs: JobManager
 ) -> None:
     finished(runs, runs.submit(settings(text, learning_rate=1e-3), title="Slow learner"))
     finished(runs, runs.submit(settings(text, learning_rate=3e-2), title="Quick learner"))
-    with served(models_folder, tmp_path) as server, pages(browser) as open_:
+    with served(one_model, tmp_path) as server, pages(browser) as open_:
         page = RunsPage(open_(server.address))
         expect(page.head).to_contain_text("Quick learner", timeout=_WAIT)
         expect(page.plot.locator("polyline")).to_have_count(2)
@@ -138,10 +138,10 @@ def test_two_runs_are_compared_smoothed_and_scaled(
 
 
 def test_prompts_that_are_edited_while_it_trains_begin_the_next_samples(
-    browser: Browser, models_folder: Path, tmp_path: Path, text: Path, runs: JobManager
+    browser: Browser, one_model: Path, tmp_path: Path, text: Path, runs: JobManager
 ) -> None:
     run_id = runs.submit(endless(text), title="Live")
-    with served(models_folder, tmp_path) as server, pages(browser) as open_:
+    with served(one_model, tmp_path) as server, pages(browser) as open_:
         page = RunsPage(open_(server.address))
         page.wait_for("running")
         # A list that is open stays so while the curve goes on.
@@ -170,11 +170,11 @@ def test_prompts_that_are_edited_while_it_trains_begin_the_next_samples(
 
 
 def test_what_waits_changes_places(
-    browser: Browser, models_folder: Path, tmp_path: Path, text: Path, runs: JobManager
+    browser: Browser, one_model: Path, tmp_path: Path, text: Path, runs: JobManager
 ) -> None:
     runs.submit(endless(text), title="Ahead")
     first, second = (runs.submit(settings(text), title=title) for title in ("First", "Second"))
-    with served(models_folder, tmp_path) as server, pages(browser) as open_:
+    with served(one_model, tmp_path) as server, pages(browser) as open_:
         page = RunsPage(open_(server.address))
         expect(page.head).to_contain_text("Second", timeout=_WAIT)
         page.wait_for("queued")
@@ -195,10 +195,10 @@ def test_what_waits_changes_places(
 
 
 def test_a_run_from_a_base_tells_where_it_came_from_and_what_is_kept(
-    browser: Browser, models_folder: Path, tmp_path: Path, text: Path, runs: JobManager
+    browser: Browser, one_model: Path, tmp_path: Path, text: Path, runs: JobManager
 ) -> None:
     base = finished(runs, runs.submit(settings(text, steps=200, learning_rate=1e-2), title="Mother"))
-    with served(models_folder, tmp_path) as server, pages(browser) as open_:
+    with served(one_model, tmp_path) as server, pages(browser) as open_:
         page = RunsPage(open_(server.address))
         page.wait_for("finished")
         page.page.set_input_files("#train-files input[type=file]", [str(text)])
@@ -222,9 +222,9 @@ def test_a_run_from_a_base_tells_where_it_came_from_and_what_is_kept(
 
 
 def test_a_quiet_page_hears_of_a_run_from_elsewhere_when_it_is_looked_at(
-    browser: Browser, models_folder: Path, tmp_path: Path, text: Path, runs: JobManager
+    browser: Browser, one_model: Path, tmp_path: Path, text: Path, runs: JobManager
 ) -> None:
-    with served(models_folder, tmp_path) as server, pages(browser) as open_:
+    with served(one_model, tmp_path) as server, pages(browser) as open_:
         pages_open = [RunsPage(open_(server.address)) for _ in range(2)]
         for page in pages_open:
             expect(page.page.locator("#run-head")).to_contain_text("No runs yet", timeout=_WAIT)
@@ -256,12 +256,12 @@ def test_a_quiet_page_hears_of_a_run_from_elsewhere_when_it_is_looked_at(
 
 @pytest.mark.parametrize("language", ["en-US", "zh-CN"])
 def test_a_column_called_like_a_label_keeps_its_name(
-    browser: Browser, models_folder: Path, tmp_path: Path, language: str
+    browser: Browser, one_model: Path, tmp_path: Path, language: str
 ) -> None:
     table = tmp_path / "model.csv"
     rows = "".join(f"{number},{make_text(characters=200, seed=number).splitlines()[0]},x\n" for number in range(20))
     table.write_text("title,files,start\n" + rows, encoding="utf-8")
-    with served(models_folder, tmp_path / "server") as server, pages(browser) as open_:
+    with served(one_model, tmp_path / "server") as server, pages(browser) as open_:
         page = RunsPage(open_(server.address, locale=language))
         page.page.set_input_files("#train-files input[type=file]", [str(table)])
         expect(page.page.locator("#import-report li")).to_have_count(1, timeout=_WAIT)
