@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
 from textgen.errors import InvalidSetting, NoText, NotFound, TextgenError, error_from_dict
-from textgen.hub import pull, push, split_address
+from textgen.hub import pull, split_address
 from textgen.jobs.attended import AttendedTraining, TrainSlice
 from textgen.jobs.checkpoints import open_checkpoint, open_tokenizer
 from textgen.jobs.manager import JobManager
-from textgen.jobs.model_zip import pack_model, unpack_model
+from textgen.jobs.model_zip import unpack_model
 from textgen.jobs.people import EVERYBODY, Person
 from textgen.jobs.preflight import check_run
 from textgen.jobs.run_folder import RunFolder, resolve_checkpoint, run_of
@@ -48,6 +48,7 @@ __all__ = [
     "ImportedText",
     "Person",
     "Progress",
+    "ProgressCallback",
     "RunHistory",
     "RunRequest",
     "RunView",
@@ -307,27 +308,6 @@ class Workshop:
         # A run's own folder has a config.json too, which is none of a checkpoint.
         return found if found != view.folder.path and is_checkpoint(found) else None
 
-    def archive(self, run_id: str, person: Person, folder: Path) -> Path:
-        """A zip of a run's checkpoint, at half the size, written into `folder`; `NotFound` when there is none yet."""
-        view, found = self._trained(run_id, person)
-        return pack_model(found, view.title, folder, limits=self.limits)
-
-    def push(
-        self,
-        run_id: str,
-        repo_id: str,
-        person: Person,
-        *,
-        token: str | bool | None,
-        private: bool,
-        progress: ProgressCallback = ignore_progress,
-    ) -> str:
-        """Puts a run's checkpoint on the Hub; returns its address. Raises `NotFound` and what `hub.push` raises."""
-        _, found = self._trained(run_id, person)
-        return push(
-            found, repo_id, token=token, private=private, endpoint=self.hub, limits=self.limits, progress=progress
-        )
-
     def fetch(
         self,
         repo_id: str,
@@ -386,13 +366,6 @@ class Workshop:
             return self.limits
         room = self.limits.max_person_bytes - self.jobs.person_bytes(person)
         return replace(self.limits, max_hub_bytes=min(self.limits.max_hub_bytes, room))
-
-    def _trained(self, run_id: str, person: Person) -> tuple[RunView, Path]:
-        view = self.jobs.view(run_id, person)
-        found = self.checkpoint(view)
-        if found is None:
-            raise NotFound("checkpoint", view.title, "")
-        return view, found
 
     def command(self, view: RunView, *, own_machine: bool) -> tuple[str, str]:
         """The command that does the same from the terminal, and the config file that it reads.

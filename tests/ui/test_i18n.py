@@ -89,6 +89,7 @@ EXAMPLES: list[errors.TextgenError] = [
 FAMILIES: dict[str, tuple[str, ...]] = {
     "state": get_args(RunState),
     "stage": ("reading", "tokenizer", "encoding", "indexing", "timing"),
+    "progress": ("uploading", "downloading", "unpacking", "checking"),
     "verdict": get_args(VerdictKind),
     "preset": get_args(PresetName),
     "vocabulary": get_args(TextSettings.model_fields["base_vocabulary"].annotation),

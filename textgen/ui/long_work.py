@@ -5,11 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from textgen.workshop import Progress
+from textgen.workshop import Progress, ProgressCallback
 
 T = TypeVar("T")
+# Of components of the page.
+Updates = dict[Any, Any]
 
 
 class LongWork(Generic[T]):
@@ -19,7 +21,7 @@ class LongWork(Generic[T]):
     `work` raised.
     """
 
-    def __init__(self, work: Callable[[Callable[[Progress], None]], T], *, name: str) -> None:
+    def __init__(self, work: Callable[[ProgressCallback], T], *, name: str) -> None:
         self._told: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
         self._made: list[T] = []
         self._error: Exception | None = None
