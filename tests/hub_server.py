@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -120,7 +120,7 @@ class Hub:
         self.asked: list[tuple[str, str, str]] = []
         self.gives_parts = True
         self.ranged: list[tuple[str, int]] = []
-        self.on_piece: Callable[[str, int], None] = lambda _name, _start: None
+        self.on_piece: Callable[[str, int], object] = lambda _name, _start: None
         self.address = ""
         self.fails: Callable[[str, str], bool] = lambda _method, _path: False
 
@@ -175,6 +175,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def handle(self) -> None:
+        # A client that has had enough may go without a word.
+        with suppress(ConnectionError):
+            super().handle()
 
     def _serve(self) -> None:
         self._token = self.headers.get("Authorization", "").removeprefix("Bearer ")

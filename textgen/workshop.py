@@ -34,7 +34,7 @@ from textgen.jobs.uploads import PASTED, Upload, UploadStore, size_of
 from textgen.jobs.worker import train_slice
 from textgen.limits import Limits
 from textgen.model.checkpoint import is_checkpoint, read_model_settings
-from textgen.progress import Progress, ProgressCallback, ignore_progress
+from textgen.progress import FINISHING, Progress, ProgressCallback, ignore_progress
 from textgen.text.importing import FORMATS, ImportedText, VocabularyFit, vocabulary_fit
 from textgen.text.readers import open_text
 from textgen.training.presets import TextSurvey, preset_settings, survey_text
@@ -43,6 +43,7 @@ from textgen.training.verdict import Verdict, verdict
 # The page knows this module only: what it shows of runs is had from here.
 __all__ = [
     "EVERYBODY",
+    "FINISHING",
     "FORMATS",
     "PASTED",
     "ImportedText",
@@ -338,7 +339,9 @@ class Workshop:
             )
 
         source, _ = split_address(repo_id, self.hub)
-        return self.jobs.fetched.add(source, person, get, title=lambda: self.jobs.free_title(source, person))
+        return self.jobs.fetched.add(
+            source, person, get, title=lambda: self.jobs.free_title(source, person), progress=progress
+        )
 
     def import_zip(self, archive: Path, name: str, person: Person, progress: ProgressCallback = ignore_progress) -> str:
         """Makes a model in a zip, which the person calls `name`, their own, within what they may keep.
@@ -356,7 +359,12 @@ class Workshop:
 
         title = tidy_title(PurePath(name).stem, limits.max_run_title_chars, otherwise="model")
         return self.jobs.fetched.add(
-            name, person, unpack, origin="zip", title=lambda: self.jobs.free_title(title, person)
+            name,
+            person,
+            unpack,
+            origin="zip",
+            title=lambda: self.jobs.free_title(title, person),
+            progress=progress,
         )
 
     def _limits_for_model(self, person: Person) -> Limits:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -14,11 +16,11 @@ import gradio as gr
 import pytest
 
 from tests.hub_server import WRITER, Hub, hub_server
-from textgen.errors import HubForbidden
+from textgen.errors import Cancelled, HubForbidden
 from textgen.jobs.run_folder import RunFolder, run_of
 from textgen.limits import Limits
 from textgen.model.checkpoint import load_checkpoint
-from textgen.progress import Progress
+from textgen.progress import FINISHING, Progress
 from textgen.shelf import Shelf
 from textgen.studio import Studio
 from textgen.ui.hub_push import HubPush
@@ -30,6 +32,8 @@ from textgen.workshop import Person, Workshop
 
 LIMITS = Limits(max_runs_training_per_device=0, min_free_disk_bytes=1)
 RUN = "20260101-000000-abc"
+PAGE: Any = SimpleNamespace(cookies={}, session_hash="page")
+DEADLINE_SECONDS = 60.0
 
 
 class Place:
@@ -47,12 +51,12 @@ class Place:
     def push(
         self, repo: str, token: str = WRITER, *, who: Any = None, run: str = RUN, private: bool = False
     ) -> Answers:
-        return Answers(self.pushing, self.pushing.push(who, "en", run, repo, token, private))
+        return Answers(self.pushing, self.pushing.push(who or PAGE, "en", run, repo, token, private))
 
     def fetch(
         self, repo: str, token: str = "", *, who: Any = None, language: str = "en", revision: str | None = ""
     ) -> Answers:
-        return Answers(self.fetching, self.fetching.fetch(who, language, repo, token, revision))
+        return Answers(self.fetching, self.fetching.fetch(who or PAGE, language, repo, token, revision))
 
 
 class Answers:
@@ -199,6 +203,111 @@ def test_what_is_wrong_is_told_in_the_language_of_the_page(place: Place) -> None
     assert "在 127.0.0.1" in place.fetch("anna/gone", language="zh").told[-1]
     assert "用户名/模型名" in place.fetch("gone", language="zh").told[-1]
     assert "Model on the Hub: gone was given" in place.fetch("gone").told[-1]
+
+
+class Held:
+    """Holds a request back until it is let go; `cancelled` cancels what waits for it as soon as it has come."""
+
+    def __init__(self) -> None:
+        self._come, self._go = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self._come.set()
+        self._go.wait(DEADLINE_SECONDS)
+
+    @contextmanager
+    def cancelled(self, fold: HubPush | HubFetch) -> Iterator[None]:
+        def cancel() -> None:
+            if self._come.wait(DEADLINE_SECONDS):
+                fold.task.cancel(PAGE)
+
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        yield
+        thread.join()
+        self._go.set()
+        for worker in [worker for worker in threading.enumerate() if worker.name.startswith("textgen-")]:
+            worker.join(DEADLINE_SECONDS)
+            assert not worker.is_alive()
+
+
+def test_a_fetch_that_is_cancelled_leaves_no_model_and_goes_on_later(place: Place, hub: Hub, runs: Path) -> None:
+    place.push("anna/tales")
+    held = Held()
+    hub.on_piece = lambda name, start: held() if name == "model.safetensors" and start >= 40_000 else None
+    before = [info.name for info in place.studio.models()]
+    with held.cancelled(place.fetching):
+        # The page is told at once, though the Hub still keeps its next bytes to itself.
+        answers = place.fetch("anna/tales", language="zh")
+    assert "已取消。已下载的部分会保留一天" in answers.told[-1]
+    assert answers.name == ""
+    assert [info.name for info in place.studio.models()] == before
+    assert [path.name for path in (runs / ".fetched").iterdir()] == ["downloads"]
+    hub.on_piece = lambda _name, _start: None
+    assert "is yours to write with" in place.fetch("anna/tales").told[-1]
+    ((name, start),) = hub.ranged
+    assert (name, start > 0) == ("model.safetensors", True)
+
+
+def test_a_push_that_is_cancelled_puts_nothing_there(place: Place, hub: Hub) -> None:
+    held = Held()
+
+    def hold(_method: str, path: str) -> bool:
+        if path == "/api/repos/create":
+            held()
+        return False
+
+    hub.fails = hold
+    with held.cancelled(place.pushing):
+        answers = place.push("anna/tales")
+    assert "Cancelled." in answers.told[-1]
+    assert hub.repositories["anna/tales"].commits == 0
+
+
+def test_nobody_cancels_for_another_page(place: Place, hub: Hub) -> None:
+    place.fetching.task.cancel(PAGE)  # nothing runs
+    place.push("anna/tales")
+    other: Any = SimpleNamespace(cookies={}, session_hash="other")
+    updates = place.fetching.fetch(PAGE, "en", "anna/tales", "", "")
+    told = []
+    for update in updates:
+        place.fetching.task.cancel(other)
+        told.append(str(update))
+    assert "is yours to write with" in told[-1]
+
+
+def test_long_work_is_cancelled_until_its_last_step() -> None:
+    told, ended = threading.Event(), threading.Event()
+
+    def work(tell: Any) -> int:
+        tell(Progress("uploading", 1))
+        assert told.wait(DEADLINE_SECONDS)
+        try:
+            tell(Progress("uploading", 2))
+        finally:
+            ended.set()
+        return 7
+
+    following = LongWork(work, name="test")
+    following.cancel()
+    with pytest.raises(Cancelled):
+        list(following)
+    told.set()
+    assert ended.wait(DEADLINE_SECONDS)
+
+    def finish(tell: Any) -> int:
+        tell(Progress(FINISHING, 0))
+        assert ended.wait(DEADLINE_SECONDS)
+        return 7
+
+    ended.clear()
+    last = LongWork(finish, name="test")
+    steps = iter(last)
+    assert next(steps).stage == FINISHING
+    last.cancel()
+    ended.set()
+    assert list(steps) == []
+    assert last.result == 7
 
 
 def test_long_work_tells_what_it_made_or_what_went_wrong() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +15,12 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from textgen.config import ModelSettings
 from textgen.jobs.model_zip import pack_model
-from textgen.jobs.run_folder import RunFolder
+from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
 from textgen.limits import Limits
+from textgen.model import LanguageModel
+from textgen.model.checkpoint import load_checkpoint, save_checkpoint
 from textgen.shelf import Shelf
 from textgen.studio import Studio
 from textgen.ui.build import build_page
@@ -178,6 +183,25 @@ def test_what_is_wrong_with_a_zip_is_told(place: Place, zipped: Path, tmp_path: 
     assert name == ""
     assert "River.zip" in place.bring(place.anna, zipped, "zh")[0][-1]
     assert place.bring(place.anna, tmp_path / "gone.zip")[0][-1].count("gone.zip cannot be read") == 1
+
+
+def test_an_import_that_is_cancelled_leaves_nothing(place: Place, trained_run: Path, tmp_path: Path) -> None:
+    small = load_checkpoint(resolve_checkpoint(trained_run))
+    shape = ModelSettings(vocab_size=small.model.settings.vocab_size, embedding_size=256, hidden_size=1024)
+    large = replace(small, model=LanguageModel(shape))
+    large.model.reset_parameters(0)
+    save_checkpoint(tmp_path / "large", large)
+    importing, before = place.importing, place.look(place.anna).list
+    updates = importing.bring(place.anna, "en", str(pack_model(tmp_path / "large", "Large", tmp_path)))
+    assert "Reading the model" in next(updates)[importing.task.status]
+    importing.task.cancel(place.anna)
+    *_, last, emptied = updates
+    assert "Cancelled." in last[importing.task.status]
+    assert emptied == {importing.file: None}
+    for worker in [worker for worker in threading.enumerate() if worker.name == "textgen-import-zip"]:
+        worker.join(60.0)
+    assert place.look(place.anna).list == before
+    assert list((tmp_path / "runs" / ".fetched").iterdir()) == []
 
 
 def test_what_is_anothers_is_neither_seen_nor_touched(place: Place, zipped: Path) -> None:

@@ -91,9 +91,9 @@ def _append(api: HfApi, repo_id: str, commit: str, name: str, partial: Path, tel
         done = there if begun else 0
         with partial.open("ab" if begun else "wb") as stream:
             for chunk in response.iter_bytes():
+                stream.write(chunk)
                 done += len(chunk)
                 tell(done)
-                stream.write(chunk)
 
 
 def _check(file: RemoteFile, partial: Path) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from textgen.errors import BadCheckpoint, InvalidSetting
+from textgen.errors import BadCheckpoint, Cancelled, InvalidSetting
 from textgen.files import check_free, replace_folder, write_atomically
 from textgen.hub.client import (
     Token,
@@ -80,10 +80,12 @@ def push(
     with tempfile.TemporaryDirectory(prefix="textgen-") as temporary:
         ready = Path(temporary) / "model"
         save_checkpoint(ready, replace(checkpoint, card=card), weight_format="float16", max_file_bytes=MAX_FILE_BYTES)
+        files = {path.name: path for path in sorted(ready.iterdir())}
+        # Whoever has cancelled meanwhile finds no new repository there.
+        progress(Progress("uploading", 0.0, sum(path.stat().st_size for path in files.values()) / 1e6, "MB"))
         api = open_client(token, endpoint)
         with explained(repo_id, api.endpoint, token):
             prepare_model(api, repo_id, private=private)
-            files = {path.name: path for path in sorted(ready.iterdir())}
             there = file_names(api, repo_id)
             stale = [name for name in there if name not in files and (is_weights(name) or is_copy_index(name))]
             upload_files(api, repo_id, files, stale, "Push a model with Textgen Studio", progress=progress)
@@ -230,7 +232,7 @@ def _kept_for_another_try(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_connection(error):
+        if not isinstance(error, Cancelled) and not is_connection(error):
             shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)

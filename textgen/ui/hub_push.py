@@ -58,9 +58,9 @@ class HubPush:
                     True, label=i18n("hub_private"), info=i18n("hub_private_info"), elem_id=f"push-private{suffix}"
                 )
                 button = gr.Button(i18n("hub_push"), elem_id=f"push{suffix}", min_width=120)
-            self.task = LongTask(elem_id=f"push-status{suffix}")
+            self.task = LongTask(i18n, "push", suffix=suffix)
         asked = [language, shown, repo, self.token, private]
-        button.click(self.push, asked, [self.task.status, self.token], **LONG_EVENT)
+        button.click(self.push, asked, [*self.task.outputs, self.token], **LONG_EVENT)
 
     def push(
         self, request: gr.Request, language_name: str, name: str | None, repo: str, given: str | None, private: bool
@@ -77,4 +77,4 @@ class HubPush:
         def ended(address: str) -> Updates:
             return {self.task.status: status_html(say("hub_pushed", language), link=link_html(address))}
 
-        yield from self.task.follow(work, language, begins="hub_preparing", ended=ended)
+        yield from self.task.follow(work, request, language, begins="hub_preparing", ended=ended)

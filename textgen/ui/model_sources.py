@@ -39,7 +39,7 @@ class ModelSource:
             title = self._workshop.jobs.fetched.titles(person).get(name, name)
             return {task.status: status_html(say("model_brought", language, title=title)), self.brought: name}
 
-        yield from task.follow(lambda progress: get(person, progress), language, begins=begins, ended=ended)
+        yield from task.follow(lambda progress: get(person, progress), request, language, begins=begins, ended=ended)
 
 
 class HubFetch(ModelSource):
@@ -74,12 +74,12 @@ class HubFetch(ModelSource):
                     min_width=160,
                 )
             fetch = gr.Button(i18n("hub_fetch"), elem_id=f"hub-fetch{suffix}")
-            self.task = LongTask(elem_id=f"hub-status{suffix}")
+            self.task = LongTask(i18n, "hub", suffix=suffix, cancelled="hub_fetch_cancelled")
         gr.on(
             [fetch.click, model.submit, self.token.submit, revision.submit],
             self.fetch,
             [language, model, self.token, revision],
-            [self.task.status, self.brought, self.token],
+            [*self.task.outputs, self.brought, self.token],
             **LONG_EVENT,
         )
 
@@ -103,8 +103,8 @@ class ZipImport(ModelSource):
     def __init__(self, workshop: Workshop, people: People, i18n: gr.I18n, language: gr.Textbox) -> None:
         super().__init__(workshop, people)
         self.file = gr.File(label=i18n("zip_file"), file_count="single", height=150, elem_id="import-zip")
-        self.task = LongTask(elem_id="import-zip-status")
-        outputs = [self.task.status, self.brought, self.file]
+        self.task = LongTask(i18n, "import-zip")
+        outputs = [*self.task.outputs, self.brought, self.file]
         self.file.upload(self.bring, [language, self.file], outputs, **LONG_EVENT)
 
     def bring(self, request: gr.Request, language_name: str, file: str | None) -> Iterator[Updates]:
