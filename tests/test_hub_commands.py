@@ -131,7 +131,7 @@ def test_the_app_becomes_a_space(hub: Hub, textgen: Textgen, trained_run: Path) 
     assert space.files["app.py"]
 
 
-def test_what_a_space_was_given_stays_when_it_is_deployed_again(hub: Hub, textgen: Run, trained_run: Path) -> None:
+def test_what_a_space_was_given_stays_when_it_is_deployed_again(hub: Hub, textgen: Textgen, trained_run: Path) -> None:
     def deployed(*options: str) -> dict[str, str]:
         done = textgen("deploy", "anna/studio", "--models", trained_run, *options, HF_TOKEN=WRITER)
         assert done.returncode == 0, done.stderr
