@@ -33,7 +33,7 @@ from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint, load_checkpoint, read_model_settings, save_checkpoint
 from textgen.model.front_matter import join_card, split_card
 from textgen.model.language_model import LanguageModel
-from textgen.progress import Progress
+from textgen.progress import FINISHING, Progress
 
 REPO = "anna/tales"
 LIMITS = Limits(min_free_disk_bytes=1)
@@ -129,7 +129,9 @@ class TestRoundTrip:
         files = hub.repositories[REPO].files
         assert sum(name.endswith(".safetensors") for name in files) >= 2
         assert max(map(len, files.values())) <= MAX_FILE_BYTES
-        assert told[-1].done == told[-1].total
+        *uploading, last = told
+        assert uploading[-1].done == uploading[-1].total
+        assert last.stage == FINISHING
         pull_it()
         assert_same(load_checkpoint(tmp_path / "out"), large)
         # A smaller model in its place: nothing of the larger one may stay.
