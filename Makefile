@@ -10,6 +10,7 @@ SHELL := /bin/sh
 VENV := .venv
 WEB := tests/browser
 BIN := $(VENV)/bin
+LM_EVAL := $(VENV)/lm-eval
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 # tests/conftest.py puts the files that take longest first; left to itself pytest-xdist would take them last.
@@ -21,7 +22,7 @@ TEST_ENV := OMP_NUM_THREADS=1 GRADIO_ANALYTICS_ENABLED=False
 
 PYTHON_NAMES := python3.13 python3.12 python3.11 python3.10 python3 python
 
-.PHONY: help run install install-dev browser test test-fast lint format bench clean distclean
+.PHONY: help run install install-dev browser lm-eval test test-fast lint format bench clean distclean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,10 +36,11 @@ install: ## Make .venv with what the app needs
 install-dev: ## Make .venv with what the app and its tests need
 	@$(call install_into_venv,requirements-dev.txt)
 
-test: lint browser ## Check everything: lint, then all tests, in a real browser too
+test: lint browser lm-eval ## Check everything: lint, then all tests, in a real browser too
 	@echo "Running all tests ..."
 	@if $(find_chromium) || $(may_install_packages); then export TEXTGEN_REQUIRE_BROWSER=1; fi; \
 	if $(find_npm) || $(may_install_packages); then export TEXTGEN_REQUIRE_ORT_WEB=1; fi; \
+	export TEXTGEN_REQUIRE_LM_EVAL=1; \
 	$(TEST_ENV) $(PYTEST) $(PARALLEL) $(ARGS)
 
 test-fast: install-dev ## Run the tests that need neither minutes nor a browser
@@ -77,6 +79,15 @@ browser: install-dev
 	  npm ci --prefix $(WEB) --ignore-scripts --no-audit --no-fund --loglevel=error && \
 	  cp $(WEB)/package-lock.json $(WEB)/node_modules/installed-lock.json; \
 	fi
+
+# lm-evaluation-harness, which scores a model over HTTP in one test: beside the other packages, since it needs many.
+lm-eval: install-dev
+	@if cmp -s requirements-lm-eval.txt $(LM_EVAL)/installed-requirements.txt; then exit 0; fi; \
+	echo "Installing lm-evaluation-harness for one of the tests ..."; \
+	rm -rf $(LM_EVAL) && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target $(LM_EVAL) \
+	  -r requirements-lm-eval.txt && \
+	cp requirements-lm-eval.txt $(LM_EVAL)/installed-requirements.txt
 
 # $(call install_package,PACKAGE,NAME,VARIABLE to VALUE): by apt-get where that is allowed; elsewhere says what is missing.
 define install_package

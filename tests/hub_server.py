@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,6 +21,8 @@ import yaml
 
 WRITER, STRANGER = "hf_writer", "hf_stranger"
 OWNER = "anna"
+_LARGE = (".safetensors", ".bin", ".model", ".gz")
+_PIECE_BYTES = 16_384
 LICENSES = {"mit", "apache-2.0", "unknown", "other"}
 
 
@@ -102,7 +104,12 @@ class Job:
 
 
 class Hub:
-    """What the server knows. `asked` are the requests so far: method, path, token. `on_job` plays the machine."""
+    """What the server knows. `asked` are the requests so far: method, path, token. `on_job` plays the machine.
+
+    `ranged` are those for a part of a file: its name, and from which byte on; without `gives_parts` all of it comes.
+    `on_piece` is called before each piece of a file goes out, with its name and the byte where the piece begins: it may
+    wait, and a `ConnectionError` of its cuts the connection.
+    """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
@@ -111,6 +118,9 @@ class Hub:
         self.on_job: Callable[[Job], None] = lambda _job: None
         self.objects: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, str]] = []
+        self.gives_parts = True
+        self.ranged: list[tuple[str, int]] = []
+        self.on_piece: Callable[[str, int], object] = lambda _name, _start: None
         self.address = ""
         self.fails: Callable[[str, str], bool] = lambda _method, _path: False
 
@@ -142,6 +152,17 @@ def hub_server() -> Iterator[Hub]:
         thread.join()
 
 
+def _digests(name: str, data: bytes) -> dict[str, Any]:
+    """What a listing says of the bytes: git has only a pointer to large ones."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(data)}\n".encode()
+    large = name.endswith(_LARGE)
+    content = pointer if large else data
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    lfs = {"lfs": {"sha256": sha256, "size": len(data), "pointerSize": len(pointer)}} if large else {}
+    return {"blobId": blob, **lfs}
+
+
 class _Refusal(Exception):
     def __init__(self, status: int, code: str = "", message: str = "", **more: str) -> None:
         super().__init__(status)
@@ -154,6 +175,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def handle(self) -> None:
+        # A client that has had enough may go without a word.
+        with suppress(ConnectionError):
+            super().handle()
 
     def _serve(self) -> None:
         self._token = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -180,12 +206,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, content: Any, status: int = 200, **headers: str) -> None:
         self._send(json.dumps(content).encode(), status, {"Content-Type": "application/json", **headers})
 
-    def _send(self, data: bytes, status: int, headers: dict[str, str]) -> None:
+    def _begin(self, size: int, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(size))
         self.end_headers()
+
+    def _send(self, data: bytes, status: int, headers: dict[str, str]) -> None:
+        self._begin(len(data), status, headers)
         if self.command != "HEAD":
             self.wfile.write(data)
 
@@ -224,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, name: str, revision: str = "main") -> None:
         found = self._repository(name, revision=revision)
         files = [
-            {"rfilename": path, "size": found.listed.get(path, len(data)), "blobId": hashlib.sha1(data).hexdigest()}
+            {"rfilename": path, "size": found.listed.get(path, len(data)), **_digests(path, data)}
             for path, data in found.files.items()
         ]
         known = {
@@ -240,9 +269,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _preupload(self, name: str, _revision: str) -> None:
         self._repository(name, write=True)
-        large = (".safetensors", ".bin", ".model", ".gz")
         files = [
-            {"path": item["path"], "uploadMode": "lfs" if item["path"].endswith(large) else "regular"}
+            {"path": item["path"], "uploadMode": "lfs" if item["path"].endswith(_LARGE) else "regular"}
             for item in json.loads(self._body)["files"]
         ]
         self._answer({"files": [{**item, "shouldIgnore": False} for item in files]})
@@ -282,7 +310,20 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in found.files:
             raise _Refusal(404, "EntryNotFound", "Entry not found")
         data = found.files[path]
-        self._send(data, 200, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": found.sha})
+        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": found.sha}
+        part = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(part[1]) if part and self.hub.gives_parts else 0
+        if part:
+            self.hub.ranged.append((path, int(part[1])))
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self._begin(len(data) - start, 206 if start else 200, headers)
+        try:
+            for at in range(start, len(data) if self.command != "HEAD" else 0, _PIECE_BYTES):
+                self.hub.on_piece(path, at)
+                self.wfile.write(data[at : at + _PIECE_BYTES])
+        except ConnectionError:
+            self.close_connection = True
 
     def _whoami(self) -> None:
         if self._token == "":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint, load_checkpoint, read_model_settings, save_checkpoint
 from textgen.model.front_matter import join_card, split_card
 from textgen.model.language_model import LanguageModel
-from textgen.progress import Progress
+from textgen.progress import FINISHING, Progress
 
 REPO = "anna/tales"
 LIMITS = Limits(min_free_disk_bytes=1)
@@ -79,6 +80,25 @@ def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
     assert found.figures == expected.figures
 
 
+class Cut:
+    """Cuts the connection once, in the middle of a file; `made`: it has."""
+
+    AFTER = 40_000
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.made = False
+
+    def __call__(self, name: str, start: int) -> None:
+        if name == self._name and start >= self.AFTER and not self.made:
+            self.made = True
+            raise ConnectionAbortedError
+
+
+def sha256_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def left(folder: Path) -> list[str]:
     """What lies in a folder of downloads, but for the empty files that say that somebody is at it."""
     return [path.name for path in folder.glob("*") if path.suffix != ".lock"]
@@ -109,7 +129,9 @@ class TestRoundTrip:
         files = hub.repositories[REPO].files
         assert sum(name.endswith(".safetensors") for name in files) >= 2
         assert max(map(len, files.values())) <= MAX_FILE_BYTES
-        assert told[-1].done == told[-1].total
+        *uploading, last = told
+        assert uploading[-1].done == uploading[-1].total
+        assert last.stage == FINISHING
         pull_it()
         assert_same(load_checkpoint(tmp_path / "out"), large)
         # A smaller model in its place: nothing of the larger one may stay.
@@ -335,6 +357,62 @@ class TestPull:
         hub.asked.clear()
         pull_it()
         assert hub.downloaded() == ["tokenizer.model"]
+        assert left(tmp_path / "downloads") == []
+
+    @pytest.mark.parametrize("gives_parts", [True, False])
+    def test_a_file_that_broke_off_goes_on_where_it_was(
+        self, hub: Hub, pushed: Repository, pull_it: Pull, tmp_path: Path, gives_parts: bool
+    ) -> None:
+        hub.on_piece = cut = Cut(WEIGHTS)
+        # The client asks for the rest at once; it gives up where the server is out of order.
+        hub.fails = lambda _method, path: cut.made and path.endswith(WEIGHTS)
+        with pytest.raises(HubUnreachable):
+            pull_it()
+        (partial,) = (tmp_path / "downloads").glob(f"*/{WEIGHTS}.part")
+        there = partial.stat().st_size
+        assert Cut.AFTER <= there < len(pushed.files[WEIGHTS])
+        assert partial.read_bytes() == pushed.files[WEIGHTS][:there]
+        hub.fails = lambda _method, _path: False
+        hub.gives_parts = gives_parts
+        hub.asked.clear()
+        hub.ranged.clear()
+        told: list[Progress] = []
+        pull_it(progress=told.append)
+        assert hub.ranged == [(WEIGHTS, there)]
+        assert hub.downloaded().count(WEIGHTS) == 1
+        downloading = [item for item in told if item.stage == "downloading"]
+        assert downloading[-1].done == downloading[-1].total
+        assert sha256_of((tmp_path / "out" / WEIGHTS).read_bytes()) == sha256_of(pushed.files[WEIGHTS])
+        assert left(tmp_path / "downloads") == []
+
+    def test_a_connection_that_breaks_once_does_no_harm(
+        self, hub: Hub, pushed: Repository, pull_it: Pull, tmp_path: Path
+    ) -> None:
+        hub.on_piece = Cut(WEIGHTS)
+        pull_it()
+        assert [name for name, _ in hub.ranged] == [WEIGHTS]
+        assert sha256_of((tmp_path / "out" / WEIGHTS).read_bytes()) == sha256_of(pushed.files[WEIGHTS])
+
+    @pytest.mark.parametrize("name", ["README.md", WEIGHTS])
+    def test_bytes_that_are_not_those_of_the_repository_are_refused(
+        self, hub: Hub, pushed: Repository, pull_it: Pull, tmp_path: Path, name: str
+    ) -> None:
+        hub.fails = lambda _method, path: path.endswith(name)
+        with pytest.raises(HubUnreachable):
+            pull_it()
+        (folder,) = (path for path in (tmp_path / "downloads").iterdir() if path.is_dir())
+        (folder / f"{name}.part").write_bytes(b"\0" * 100)
+        hub.fails = lambda _method, _path: False
+        with pytest.raises(BadCheckpoint, match=f"{name}, content: other bytes than its repository names"):
+            pull_it()
+        assert left(tmp_path / "downloads") == []
+        pull_it()
+        assert (tmp_path / "out" / name).read_bytes() == pushed.files[name]
+
+    def test_a_file_smaller_than_listed_is_refused(self, pushed: Repository, pull_it: Pull, tmp_path: Path) -> None:
+        pushed.listed["README.md"] = len(pushed.files["README.md"]) + 1
+        with pytest.raises(BadCheckpoint, match=r"README.md, size: [\d,]+ bytes, where its repository names [\d,]+"):
+            pull_it()
         assert left(tmp_path / "downloads") == []
 
     def test_what_nobody_goes_on_with_is_deleted_after_a_day(

@@ -116,6 +116,43 @@ def test_what_is_downloaded_is_imported_again(place: Place, tmp_path: Path) -> N
         assert place.shelf.card(again, ANNA) == place.shelf.card(name, ANNA)
 
 
+def test_a_zip_holds_a_model_that_loads(place: Place, trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "zip").mkdir()
+    path = place.shelf.archive(RUN, ANNA, tmp_path / "zip")
+    assert path.name == "Tales.zip"
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    (folder,) = (tmp_path / "unpacked").iterdir()
+    ours, theirs = load_checkpoint(folder), load_checkpoint(trained_run / "checkpoints" / "best")
+    assert ours.model.settings == theirs.model.settings
+    assert ours.tokenizer_sha256 == theirs.tokenizer_sha256
+    for name, weights in theirs.model.state_dict().items():
+        assert ours.model.state_dict()[name].sub(weights).abs().max() < 1e-2
+    size, before = ((at / "model.safetensors").stat().st_size for at in (folder, trained_run / "checkpoints/best"))
+    assert size < 0.6 * before
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("../../etc/passwd", "etc-passwd.zip"),
+        ("月亮 童话", "月亮-童话.zip"),
+        ("…", "model.zip"),
+        ("x" * 80, "x" * 60 + ".zip"),
+    ],
+)
+def test_any_title_makes_a_file_name(place: Place, tmp_path: Path, title: str, name: str) -> None:
+    place.shelf.rename(RUN, title, ANNA)
+    path = place.shelf.archive(RUN, ANNA, tmp_path)
+    assert (path.name, path.parent) == (name, tmp_path)
+
+
+def test_of_a_run_without_a_checkpoint_nothing_can_be_had(place: Place, tmp_path: Path) -> None:
+    shutil.rmtree(place.runs / RUN / "checkpoints")
+    with pytest.raises(NotFound):
+        place.shelf.archive(RUN, ANNA, tmp_path)
+
+
 def test_a_model_is_handed_on_as_export_makes_it(place: Place, tmp_path: Path) -> None:
     with zipfile.ZipFile(place.shelf.archive_onnx(RUN, ANNA, tmp_path)) as archive:
         names = {PurePosixPath(name).name for name in archive.namelist() if name.startswith("Tales-onnx/")}

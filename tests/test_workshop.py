@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -432,52 +431,13 @@ class TestLonger:
 
 
 class TestUse:
-    def test_a_zip_holds_a_model_that_loads(
-        self, workshop: Workshop, finished: str, trained_run: Path, tmp_path: Path
-    ) -> None:
-        (tmp_path / "out").mkdir()
-        path = workshop.archive(finished, ANNA, tmp_path / "out")
-        assert path.name == "Tales--old---new.zip"
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(tmp_path / "unpacked")
-        (folder,) = (tmp_path / "unpacked").iterdir()
-        ours, theirs = load_checkpoint(folder), load_checkpoint(trained_run / "checkpoints" / "best")
-        assert ours.model.settings == theirs.model.settings
-        assert ours.tokenizer_sha256 == theirs.tokenizer_sha256
-        for name, weights in theirs.model.state_dict().items():
-            assert ours.model.state_dict()[name].sub(weights).abs().max() < 1e-2
-        size, before = ((at / "model.safetensors").stat().st_size for at in (folder, trained_run / "checkpoints/best"))
-        assert size < 0.6 * before
-
-    @pytest.mark.parametrize(
-        ("title", "name"),
-        [
-            ("../../etc/passwd", "etc-passwd.zip"),
-            ("月亮 童话", "月亮-童话.zip"),
-            ("…", "model.zip"),
-            ("x" * 80, "x" * 60 + ".zip"),
-        ],
-    )
-    def test_any_title_makes_a_file_name(
-        self, workshop: Workshop, finished: str, tmp_path: Path, title: str, name: str
-    ) -> None:
-        workshop.jobs.rename(finished, title, ANNA)
-        path = workshop.archive(finished, ANNA, tmp_path)
-        assert (path.name, path.parent) == (name, tmp_path)
-
-    def test_only_ones_own_can_be_had(self, workshop: Workshop, finished: str, tmp_path: Path) -> None:
-        with pytest.raises(NotFound):
-            workshop.archive(finished, BO, tmp_path)
-
-    def test_without_a_checkpoint_there_is_nothing(self, workshop: Workshop, finished: str, tmp_path: Path) -> None:
+    def test_the_best_checkpoint_is_used_or_else_the_last(self, workshop: Workshop, finished: str) -> None:
         view = view_of(workshop, finished)
         assert workshop.checkpoint(view) == view.folder.best
         shutil.rmtree(view.folder.best)
         assert workshop.checkpoint(view) == view.folder.last
         shutil.rmtree(view.folder.last)
         assert workshop.checkpoint(view) is None
-        with pytest.raises(NotFound, match="checkpoint “Tales, old & new”"):
-            workshop.archive(finished, ANNA, tmp_path)
 
     def test_the_command_names_the_settings_of_the_run(
         self, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -225,6 +225,13 @@ class Abandoned(TextgenError, RuntimeError):
     template = "Another of the processes that train this run has given up; it says why."
 
 
+class Cancelled(TextgenError, RuntimeError):
+    """Somebody has cancelled the work; nothing of it is kept but what another try can go on with."""
+
+    code = "cancelled"
+    template = "Cancelled."
+
+
 class ProcessesEnded(TextgenError, RuntimeError):
     """`torchrun` gave up on the processes that train a run together."""
 

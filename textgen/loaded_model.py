@@ -123,6 +123,12 @@ class LoadedModel:
                     return event.text
         raise EngineClosed
 
+    def warm_up(self) -> None:
+        """Writes a token for nobody, whereby all is compiled that the first text would wait for."""
+        asked = GenerationRequest(self.prompt_ids(""), GenerationSettings(max_new_tokens=1), counted=False)
+        with self.engine.submit(asked) as stream:
+            list(stream)
+
     def prompt_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """The tokens of a prompt after `<bos>`.
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# The stage of a last step that nobody can take back: a commit, or a model that takes its place.
+FINISHING = "finishing"
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -20,6 +23,7 @@ class Progress:
     unit: str = ""
 
 
+# What it raises ends the work.
 ProgressCallback = Callable[[Progress], None]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from textgen.jobs.run_view import RunView
-from textgen.progress import Progress
+from textgen.progress import FINISHING, Progress
 from textgen.text.importing import ImportedText
 from textgen.text.readers import FileReport
 from textgen.training.events import (
@@ -40,6 +40,7 @@ _STAGES = {
     "downloading": "Downloading",
     "unpacking": "Unpacking",
     "checking": "Reading it",
+    FINISHING: "Finishing",
 }
 
 
@@ -88,10 +89,12 @@ class StatusLine:
     def progress(self, progress: Progress) -> None:
         """A `ProgressCallback`."""
         stage = _STAGES.get(progress.stage, progress.stage)
+        if progress.total is None and not progress.done:
+            return self.update(stage)
         amount = f"{progress.done:,.0f}"
         if progress.total:
             amount += f" of {progress.total:,.0f}"
-        self.update(f"{stage}: {amount} {progress.unit}".rstrip())
+        return self.update(f"{stage}: {amount} {progress.unit}".rstrip())
 
 
 def report_lines(reports: Sequence[FileReport], *, limit: int = 12) -> list[str]:

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
 from textgen.errors import InvalidSetting, NoText, NotFound, TextgenError, error_from_dict
-from textgen.hub import pull, push, split_address
+from textgen.hub import pull, split_address
 from textgen.jobs.attended import AttendedTraining, TrainSlice
 from textgen.jobs.checkpoints import open_checkpoint, open_tokenizer
 from textgen.jobs.manager import JobManager
-from textgen.jobs.model_zip import pack_model, unpack_model
+from textgen.jobs.model_zip import unpack_model
 from textgen.jobs.people import EVERYBODY, Person
 from textgen.jobs.preflight import check_run
 from textgen.jobs.run_folder import RunFolder, resolve_checkpoint, run_of
@@ -34,7 +34,7 @@ from textgen.jobs.uploads import PASTED, Upload, UploadStore, size_of
 from textgen.jobs.worker import train_slice
 from textgen.limits import Limits
 from textgen.model.checkpoint import is_checkpoint, read_model_settings
-from textgen.progress import Progress, ProgressCallback, ignore_progress
+from textgen.progress import FINISHING, Progress, ProgressCallback, ignore_progress
 from textgen.text.importing import FORMATS, ImportedText, VocabularyFit, vocabulary_fit
 from textgen.text.readers import open_text
 from textgen.training.presets import TextSurvey, preset_settings, survey_text
@@ -43,11 +43,13 @@ from textgen.training.verdict import Verdict, verdict
 # The page knows this module only: what it shows of runs is had from here.
 __all__ = [
     "EVERYBODY",
+    "FINISHING",
     "FORMATS",
     "PASTED",
     "ImportedText",
     "Person",
     "Progress",
+    "ProgressCallback",
     "RunHistory",
     "RunRequest",
     "RunView",
@@ -307,27 +309,6 @@ class Workshop:
         # A run's own folder has a config.json too, which is none of a checkpoint.
         return found if found != view.folder.path and is_checkpoint(found) else None
 
-    def archive(self, run_id: str, person: Person, folder: Path) -> Path:
-        """A zip of a run's checkpoint, at half the size, written into `folder`; `NotFound` when there is none yet."""
-        view, found = self._trained(run_id, person)
-        return pack_model(found, view.title, folder, limits=self.limits)
-
-    def push(
-        self,
-        run_id: str,
-        repo_id: str,
-        person: Person,
-        *,
-        token: str | bool | None,
-        private: bool,
-        progress: ProgressCallback = ignore_progress,
-    ) -> str:
-        """Puts a run's checkpoint on the Hub; returns its address. Raises `NotFound` and what `hub.push` raises."""
-        _, found = self._trained(run_id, person)
-        return push(
-            found, repo_id, token=token, private=private, endpoint=self.hub, limits=self.limits, progress=progress
-        )
-
     def fetch(
         self,
         repo_id: str,
@@ -358,7 +339,9 @@ class Workshop:
             )
 
         source, _ = split_address(repo_id, self.hub)
-        return self.jobs.fetched.add(source, person, get, title=lambda: self.jobs.free_title(source, person))
+        return self.jobs.fetched.add(
+            source, person, get, title=lambda: self.jobs.free_title(source, person), progress=progress
+        )
 
     def import_zip(self, archive: Path, name: str, person: Person, progress: ProgressCallback = ignore_progress) -> str:
         """Makes a model in a zip, which the person calls `name`, their own, within what they may keep.
@@ -376,7 +359,12 @@ class Workshop:
 
         title = tidy_title(PurePath(name).stem, limits.max_run_title_chars, otherwise="model")
         return self.jobs.fetched.add(
-            name, person, unpack, origin="zip", title=lambda: self.jobs.free_title(title, person)
+            name,
+            person,
+            unpack,
+            origin="zip",
+            title=lambda: self.jobs.free_title(title, person),
+            progress=progress,
         )
 
     def _limits_for_model(self, person: Person) -> Limits:
@@ -386,13 +374,6 @@ class Workshop:
             return self.limits
         room = self.limits.max_person_bytes - self.jobs.person_bytes(person)
         return replace(self.limits, max_hub_bytes=min(self.limits.max_hub_bytes, room))
-
-    def _trained(self, run_id: str, person: Person) -> tuple[RunView, Path]:
-        view = self.jobs.view(run_id, person)
-        found = self.checkpoint(view)
-        if found is None:
-            raise NotFound("checkpoint", view.title, "")
-        return view, found
 
     def command(self, view: RunView, *, own_machine: bool) -> tuple[str, str]:
         """The command that does the same from the terminal, and the config file that it reads.

@@ -87,6 +87,20 @@ def test_what_the_api_writes_is_counted(studio: Studio) -> None:
     assert after[("process_resident_memory_bytes",)] > 1e6
 
 
+def test_what_the_first_model_writes_at_the_start_is_not_counted(trained_run: Path) -> None:
+    with Studio([trained_run], device="cpu") as studio, serving(studio, EVERYBODY) as address:
+        (name,) = [info.name for info in studio.models()]
+        studio.warm_up(name)
+        assert scraped(address)[("textgen_first_token_seconds_count",)] == 0
+        with client_of(address) as client:
+            client.completions.create(model=name, prompt="Mira ", max_tokens=3, extra_body={"ignore_eos": True})
+        counted = scraped(address, lambda found: found[("textgen_generated_tokens_total",)] > 0)
+    assert counted[("textgen_generated_tokens_total",)] == 3
+    assert counted[("textgen_first_token_seconds_count",)] == 1
+    ended = {key: value for key, value in counted.items() if key[0] == "textgen_generations_total"}
+    assert ended == {("textgen_generations_total", "length"): 1}
+
+
 def test_what_the_page_writes_is_counted_and_seen_while_it_runs(studio: Studio, address: str) -> None:
     ended = ("textgen_generations_total", "cancelled")
     before = scraped(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,18 @@ def test_a_run_is_pushed_and_fetched_again(
         page.locator("#hub-model input").fill("anna/gone")
         page.locator("#hub-fetch").click()
         expect(page.locator("#hub-status [role=alert]")).to_contain_text("anna/gone was not found", timeout=_WAIT)
+        expect(page.locator("#hub-cancel")).to_be_hidden()
+
+        over = threading.Event()
+        hub.on_piece = lambda name, start: start > 0 and over.wait(_WAIT / 1000)
         page.locator("#hub-model input").fill("anna/tales")
+        page.locator("#hub-token input").fill(WRITER)
+        page.locator("#hub-token input").press("Enter")
+        page.locator("#hub-cancel").click(timeout=_WAIT)
+        expect(page.locator("#hub-status")).to_contain_text("Cancelled. What has come stays", timeout=_WAIT)
+        expect(page.locator("#hub-cancel")).to_be_hidden()
+        over.set()
+
         page.locator("#hub-token input").fill(WRITER)
         page.locator("#hub-fetch").click()
         expect(page.locator("#hub-status")).to_contain_text("“anna/tales” is yours to write with", timeout=_WAIT)

@@ -58,6 +58,7 @@ EXAMPLES: list[errors.TextgenError] = [
     errors.CannotStart("no such program"),
     errors.OutOfMemory(16, 48),
     errors.Abandoned(),
+    errors.Cancelled(),
     errors.ProcessesEnded(),
     errors.HoldsNoText("a.txt"),
     errors.PicturesOfText("a.pdf"),
@@ -89,6 +90,7 @@ EXAMPLES: list[errors.TextgenError] = [
 FAMILIES: dict[str, tuple[str, ...]] = {
     "state": get_args(RunState),
     "stage": ("reading", "tokenizer", "encoding", "indexing", "timing"),
+    "progress": ("uploading", "downloading", "unpacking", "checking", "finishing"),
     "verdict": get_args(VerdictKind),
     "preset": get_args(PresetName),
     "vocabulary": get_args(TextSettings.model_fields["base_vocabulary"].annotation),

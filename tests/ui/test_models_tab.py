@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,18 +15,21 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from textgen.config import ModelSettings
 from textgen.jobs.model_zip import pack_model
-from textgen.jobs.run_folder import RunFolder
+from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
 from textgen.limits import Limits
+from textgen.model import LanguageModel
+from textgen.model.checkpoint import load_checkpoint, save_checkpoint
 from textgen.shelf import Shelf
 from textgen.studio import Studio
 from textgen.ui.build import build_page
 from textgen.ui.i18n import build_i18n, languages, say
 from textgen.ui.model_download import ModelDownload
+from textgen.ui.model_sources import ZipImport
 from textgen.ui.models_html import card_html, list_html
 from textgen.ui.models_tab import ModelsTab
 from textgen.ui.people import People
-from textgen.ui.zip_import import ZipImport
 from textgen.workshop import Workshop
 
 LIMITS = Limits(max_runs_training_per_device=0, min_free_disk_bytes=1)
@@ -53,8 +58,13 @@ class Place:
     def look(self, who: Any, name: str = "", seen: str = "", language: str = "en") -> Look:
         return Look(self.tab.look(who, language, seen, name))
 
-    def bring(self, who: Any, path: Path, language: str = "en") -> list[Any]:
-        return list(self.importing.bring(who, language, str(path)))
+    def bring(self, who: Any, path: Path, language: str = "en") -> tuple[list[str], str]:
+        """What was told, one after the other, and the name of the model that came; the field is then empty."""
+        updates = list(self.importing.bring(who, language, str(path)))
+        assert updates[-1] == {self.importing.file: None}
+        status, brought = self.importing.task.status, self.importing.brought
+        told = [update[status] for update in updates if status in update]
+        return told, next((update[brought] for update in updates if brought in update), "")
 
 
 class Look:
@@ -150,10 +160,9 @@ def test_a_list_follows_the_runs_that_train(place: Place) -> None:
 
 
 def test_a_zip_becomes_a_model_of_ones_own(place: Place, zipped: Path) -> None:
-    *steps, (told, name, field) = place.bring(place.anna, zipped)
-    assert "“River” is yours" in told
-    assert field is None
-    assert any("Reading the model" in step for step, *_ in steps)
+    told, name = place.bring(place.anna, zipped)
+    assert "“River” is yours" in told[-1]
+    assert any("Reading the model" in step for step in told)
     look = Look(place.tab.show(place.anna, "en", "", name))
     assert (look.shown, look.change.visible) == (name, True)
     assert "Imported: River.zip" in look.head
@@ -168,16 +177,35 @@ def test_a_zip_becomes_a_model_of_ones_own(place: Place, zipped: Path) -> None:
 
 def test_what_is_wrong_with_a_zip_is_told(place: Place, zipped: Path, tmp_path: Path) -> None:
     zipped.write_bytes(b"PK" * 40)
-    told, name, field = place.bring(place.anna, zipped)[-1]
-    assert "River.zip is damaged, or no ZIP file." in told
-    assert 'role="alert"' in told
-    assert (name, field) == (gr.skip(), None)
-    assert "River.zip" in place.bring(place.anna, zipped, "zh")[-1][0]
-    assert place.bring(place.anna, tmp_path / "gone.zip")[-1][0].count("gone.zip cannot be read") == 1
+    told, name = place.bring(place.anna, zipped)
+    assert "River.zip is damaged, or no ZIP file." in told[-1]
+    assert 'role="alert"' in told[-1]
+    assert name == ""
+    assert "River.zip" in place.bring(place.anna, zipped, "zh")[0][-1]
+    assert place.bring(place.anna, tmp_path / "gone.zip")[0][-1].count("gone.zip cannot be read") == 1
+
+
+def test_an_import_that_is_cancelled_leaves_nothing(place: Place, trained_run: Path, tmp_path: Path) -> None:
+    small = load_checkpoint(resolve_checkpoint(trained_run))
+    shape = ModelSettings(vocab_size=small.model.settings.vocab_size, embedding_size=256, hidden_size=1024)
+    large = replace(small, model=LanguageModel(shape))
+    large.model.reset_parameters(0)
+    save_checkpoint(tmp_path / "large", large)
+    importing, before = place.importing, place.look(place.anna).list
+    updates = importing.bring(place.anna, "en", str(pack_model(tmp_path / "large", "Large", tmp_path)))
+    assert "Reading the model" in next(updates)[importing.task.status]
+    importing.task.cancel(place.anna)
+    *_, last, emptied = updates
+    assert "Cancelled." in last[importing.task.status]
+    assert emptied == {importing.file: None}
+    for worker in [worker for worker in threading.enumerate() if worker.name == "textgen-import-zip"]:
+        worker.join(60.0)
+    assert place.look(place.anna).list == before
+    assert list((tmp_path / "runs" / ".fetched").iterdir()) == []
 
 
 def test_what_is_anothers_is_neither_seen_nor_touched(place: Place, zipped: Path) -> None:
-    name = place.bring(place.anna, zipped)[-1][1]
+    _, name = place.bring(place.anna, zipped)
     look = place.look(place.bo)
     for told in (look.list, look.head):
         assert "River" not in told

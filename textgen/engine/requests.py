@@ -26,7 +26,8 @@ class GenerationRequest:
     unless nothing else is left. All are called in the engine's thread, between the steps of all requests, and should be
     quick. `forbidden_ids` are never generated. `eos_id` ends a hypothesis; None: only length and `stop_condition` do.
     `settings.stop`, `settings.banned`, `settings.avoid_copying` and `settings.ignore_eos` are about text and none of
-    the engine's business. `adaptation`: learn from the prompt first, in a private copy of the model.
+    the engine's business. `adaptation`: learn from the prompt first, in a private copy of the model. What is not
+    `counted` does not show in the figures of the engine.
     """
 
     prompt_ids: tuple[int, ...]
@@ -38,6 +39,7 @@ class GenerationRequest:
     eos_id: int | None = None
     start: Snapshot | None = None
     adaptation: AdaptationSettings | None = None
+    counted: bool = True
 
     @property
     def rows(self) -> int:

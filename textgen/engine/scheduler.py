@@ -236,7 +236,7 @@ class Scheduler:
             for task in tasks:
                 self._fail(task, error)
             return
-        self._statistics.read(sum(lengths))
+        self._statistics.read(sum(length for task, length in zip(tasks, lengths, strict=True) if task.counted))
         for task, text in zip(tasks, texts, strict=True):
             task.read += text.size
             if not task.unread:
@@ -352,7 +352,8 @@ class Scheduler:
             return  # another of its samples has failed
         event, reason = choice
         task.mailbox.put(event)
-        self._pace.wrote(lane.sequence, event.index, asked=task.mailbox.asked)
+        if task.counted:
+            self._pace.wrote(lane.sequence, event.index, asked=task.mailbox.asked)
         written = event.index + 1
         if steps and (reason is not None or written % self.cached_every_tokens < steps):
             text = np.concatenate([task.context_ids, lane.sequence.token_ids[:-1]]).astype(np.int64)
@@ -367,7 +368,8 @@ class Scheduler:
         """One step of a beam search, from logits [running beams, vocab]."""
         advance = task.search.advance(logits)
         task.mailbox.put(advance.event)
-        self._pace.wrote(task, task.steps, asked=task.mailbox.asked)
+        if task.counted:
+            self._pace.wrote(task, task.steps, asked=task.mailbox.asked)
         task.steps += 1
         if advance.reason is not None:
             self._end(task, advance.reason)
@@ -398,7 +400,7 @@ class Scheduler:
             task.fail(error)
 
     def _count(self, task: Task, reason: str) -> None:
-        if isinstance(task, GenerationTask):
+        if isinstance(task, GenerationTask) and task.counted:
             self._statistics.ended(reason)
 
     def _release(self, task: Task) -> bool:

@@ -28,6 +28,9 @@ class Task:
     answered. `start` stands for some of them.
     """
 
+    # Whether it shows in the figures of the engine.
+    counted = True
+
     def __init__(self, context_ids: Sequence[int], *, rows: int, start: Snapshot | None, deadline: float) -> None:
         self.context_ids: TokenIds = np.array(context_ids, dtype=np.int64)
         self.rows = rows
@@ -61,6 +64,7 @@ class GenerationTask(Task):
     def __init__(self, request: GenerationRequest, *, mailbox: Mailbox, deadline: float) -> None:
         super().__init__(request.context_ids, rows=request.rows, start=request.start, deadline=deadline)
         self.mailbox = mailbox
+        self.counted = request.counted
 
     @property
     def wanted(self) -> bool:

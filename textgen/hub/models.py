@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from textgen.errors import BadCheckpoint, InvalidSetting
+from textgen.errors import BadCheckpoint, Cancelled, InvalidSetting
 from textgen.files import check_free, replace_folder, write_atomically
 from textgen.hub.client import (
     Token,
@@ -33,6 +33,7 @@ from textgen.hub.client import (
     split_address,
     writing_token,
 )
+from textgen.hub.downloads import RemoteFile, download_file
 from textgen.hub.repositories import file_names, make_repository, upload_files
 from textgen.limits import Limits
 from textgen.model.checkpoint import CONFIG, TOKENIZER, load_checkpoint, save_checkpoint
@@ -44,6 +45,7 @@ from textgen.progress import Progress, ProgressCallback, ignore_progress
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoSibling
 
 # Above that a file needs support for large files, which not every way to a repository has.
 MAX_FILE_BYTES = 10_000_000
@@ -78,10 +80,12 @@ def push(
     with tempfile.TemporaryDirectory(prefix="textgen-") as temporary:
         ready = Path(temporary) / "model"
         save_checkpoint(ready, replace(checkpoint, card=card), weight_format="float16", max_file_bytes=MAX_FILE_BYTES)
+        files = {path.name: path for path in sorted(ready.iterdir())}
+        # Whoever has cancelled meanwhile finds no new repository there.
+        progress(Progress("uploading", 0.0, sum(path.stat().st_size for path in files.values()) / 1e6, "MB"))
         api = open_client(token, endpoint)
         with explained(repo_id, api.endpoint, token):
             prepare_model(api, repo_id, private=private)
-            files = {path.name: path for path in sorted(ready.iterdir())}
             there = file_names(api, repo_id)
             stale = [name for name in there if name not in files and (is_weights(name) or is_copy_index(name))]
             upload_files(api, repo_id, files, stale, "Push a model with Textgen Studio", progress=progress)
@@ -104,9 +108,9 @@ def pull(
 
     `repo_id` may be the address of its page too; a revision that is given counts more than the one in it.
 
-    Files come into the folder `downloads` first. Where the Hub stops answering, those that are complete stay there for
-    a day, to be gone on from; after any other failure nothing stays. `check` is given the whole folder before it takes
-    its place; without one it is read as a checkpoint.
+    Files come into the folder `downloads` first. Where the Hub stops answering, or somebody stops the work, what has
+    come stays there for a day, to be gone on from; after any other failure nothing stays. `check` is given the whole
+    folder before it takes its place; without one it is read as a checkpoint.
 
     Raises `InvalidSetting` for what cannot be a name, a revision or a token, and for more than `max_hub_bytes`;
     `BadCheckpoint`, `NoRoom`, `CannotWrite`, `HubNotFound`, `HubNoRevision`, `HubForbidden`, `HubGated`,
@@ -125,14 +129,16 @@ def pull(
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):
             raise ValueError("it names no commit")
-        files = wanted_files({item.rfilename: item.size for item in info.siblings or []}, limits, field="repo_id")
+        listed = {item.rfilename: item for item in info.siblings or []}
+        files = wanted_files({name: item.size for name, item in listed.items()}, limits, field="repo_id")
         check_free(downloads, sum(files.values()), min_free_bytes=limits.min_free_disk_bytes)
         _sweep(downloads)
         name = hashlib.blake2b(f"{api.endpoint} {repo_id} {commit}".encode(), digest_size=12).hexdigest()
         folder = downloads / name
         # Who asks for the same at the same moment waits, and then has the files copied from no half-written ones.
         with FileLock(downloads / f"{name}.lock"), _kept_for_another_try(folder):
-            _download(api, repo_id, commit, files, folder, progress)
+            wanted = [_as_listed(listed[name], size) for name, size in files.items()]
+            _download(api, repo_id, commit, wanted, folder, progress)
             _note_origin(folder / CONFIG, repo_id, commit, limits)
             progress(Progress("checking", 0))
             (check or (lambda path: load_checkpoint(path, limits=limits)))(folder)
@@ -182,63 +188,29 @@ def base_on_hub(lineage: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _as_listed(item: RepoSibling, size: int) -> RemoteFile:
+    """The file of an entry of a listing; what lies in storage for large files git knows by a pointer only."""
+    return (
+        RemoteFile(item.rfilename, size, item.lfs.sha256)
+        if item.lfs
+        else RemoteFile(item.rfilename, size, blob_id=item.blob_id)
+    )
+
+
 def _download(
-    api: HfApi, repo_id: str, commit: str, files: Mapping[str, int], folder: Path, progress: ProgressCallback
+    api: HfApi, repo_id: str, commit: str, files: Sequence[RemoteFile], folder: Path, progress: ProgressCallback
 ) -> None:
     """Downloads what is not there yet."""
-    from huggingface_hub import hf_hub_download
+    total, before = sum(file.size for file in files), 0
+    for file in files:
 
-    total, before = sum(files.values()), 0
-    for name, size in files.items():
-
-        def tell(done: int, name: str = name, size: int = size, before: int = before) -> None:
-            if done > size:
-                raise BadCheckpoint(name, "size", f"more than the {size:,} bytes that its repository names")
+        def tell(done: int, file: RemoteFile = file, before: int = before) -> None:
+            if done > file.size:
+                raise BadCheckpoint(file.name, "size", f"more than the {file.size:,} bytes that its repository names")
             progress(Progress("downloading", (before + done) / 1e6, total / 1e6, "MB"))
 
-        tell(0)
-        hf_hub_download(
-            repo_id,
-            name,
-            revision=commit,
-            local_dir=folder,
-            token=api.token,
-            endpoint=api.endpoint,
-            tqdm_class=_bar_telling(tell),
-        )
-        before += size
-    progress(Progress("downloading", total / 1e6, total / 1e6, "MB"))
-
-
-def _bar_telling(tell: Callable[[int], None]) -> Any:
-    """What the client takes for the class of a progress bar. Bytes may come once more after a broken connection."""
-
-    class Bar:
-        def __init__(self, *_: object, initial: int = 0, total: int | None = None, **__: object) -> None:
-            self.n = initial
-            self.total = total
-
-        def update(self, n: float | None = 1) -> None:
-            self.n += int(n or 0)
-            tell(self.n)
-
-        def update_transfer(self, n: float) -> None:
-            """Bytes on the wire; those that are written count."""
-
-        def set_postfix_str(self, *_: object, **__: object) -> None: ...
-
-        set_transfer_postfix_str = set_postfix_str
-
-        def refresh(self) -> None: ...
-
-        def close(self) -> None: ...
-
-        def __enter__(self) -> Bar:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-    return Bar
+        download_file(api, repo_id, commit, file, folder, tell)
+        before += file.size
 
 
 def _note_origin(path: Path, repo_id: str, commit: str, limits: Limits) -> None:
@@ -260,7 +232,7 @@ def _kept_for_another_try(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_connection(error):
+        if not isinstance(error, Cancelled) and not is_connection(error):
             shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from textgen.errors import InvalidSetting
-from textgen.progress import Progress, ProgressCallback, ignore_progress
+from textgen.progress import FINISHING, Progress, ProgressCallback, ignore_progress
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -62,4 +62,5 @@ def upload_files(
         operations.append(addition)
         done += path.stat().st_size
         progress(Progress("uploading", done / 1e6, total / 1e6, "MB"))
+    progress(Progress(FINISHING, 0))
     return str(api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).oid)

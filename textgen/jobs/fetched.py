@@ -19,6 +19,7 @@ from textgen.errors import NotFound
 from textgen.files import explain_write_errors, folder_bytes
 from textgen.jobs.people import Person
 from textgen.jobs.run_folder import RunFolder
+from textgen.progress import FINISHING, Progress, ProgressCallback, ignore_progress
 
 Origin = Literal["hub", "zip"]
 
@@ -49,12 +50,13 @@ class FetchedModels:
         *,
         origin: Origin = "hub",
         title: Callable[[], str] | None = None,
+        progress: ProgressCallback = ignore_progress,
     ) -> str:
         """Lets `fetch` make a checkpoint in the folder that it is given, and keeps that as the person's own.
 
         `source` is the repository or the file that it is from, and its title where none is given; what gives one is
         asked last, since others may come meanwhile. Returns the name of the new model. Raises `CannotWrite` and what
-        `fetch` raises; nothing of it stays then.
+        `fetch` and `progress` raise; nothing of it stays then.
         """
         self._sweep()
         now = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._wall_clock()))
@@ -64,6 +66,7 @@ class FetchedModels:
             fetch(folder.best)
             about = {"owner": person.key, "created": self._wall_clock(), _SOURCES[origin]: source}
             folder.write_about(title=title() if title else source, **about)
+            progress(Progress(FINISHING, 0))
             with explain_write_errors(self._runs / name):
                 os.replace(folder.path, self._runs / name)
         except BaseException:

@@ -47,6 +47,7 @@ def build_page(
     with gr.Blocks(title="Textgen Studio", delete_cache=_DELETE_CACHE_SECONDS, analytics_enabled=False) as page:
         # First, for what the page's own handlers are called is private, but taken.
         Endpoints(studio, people).publish()
+        shelf = Shelf(studio, workshop)
         if workshop is not None:
             TrainingEndpoints(studio, workshop, people).publish()
         # What everybody may see; who opens the page gets the list of what is theirs beside.
@@ -81,11 +82,13 @@ def build_page(
             with gr.Tab(i18n("tab_train"), id="train", elem_id="tab-train") as train_tab:
                 told = notices(workshop, runs_last=runs_last)
                 notice = gr.HTML("", elem_id="train-notice", visible=bool(told))
-                train = TrainTab(studio, workshop, people, i18n, language_name) if workshop is not None else None
+                train = None
+                if workshop is not None:
+                    train = TrainTab(studio, shelf, workshop, people, i18n, language_name)
             with gr.Tab(i18n("tab_models"), id="models", elem_id="tab-models") as models_tab:
                 told_of_models = [key for key in told if key == "runs_lost"]
                 models_notice = gr.HTML("", elem_id="models-notice", visible=bool(told_of_models))
-                shelf = ModelsTab(Shelf(studio, workshop), workshop, people, i18n, language_name)
+                models_view = ModelsTab(shelf, workshop, people, i18n, language_name)
 
         def tell(language: str) -> list[str]:
             return [notices_html(keys, known_language(language)) for keys in (told, told_of_models)]
@@ -148,12 +151,12 @@ def build_page(
         if login is not None:
             login.refresh_on(opened.then)
         generate_tab.select(list_models, [model], [model], **quiet)
-        shelf.refresh_on(models_tab.select, opened.then, switched.then)
+        models_view.refresh_on(models_tab.select, opened.then, switched.then)
         for event in (opened.then, switched.then) if told else ():
             event(tell, [language_name], [notice, models_notice], **quiet)
         if train is not None:
             train.refresh_on(train_tab.select, opened.then, switched.then)
-        trying = [(shelf.try_it, shelf.shown), *([(train.panel.try_it, train.panel.run)] if train else [])]
+        trying = [(models_view.try_it, models_view.shown), *([(train.panel.try_it, train.panel.run)] if train else [])]
         for button, name in trying:
             tried = button.click(try_model, [name], [tabs, model], **quiet)
             tried = tried.then(choose, [model, defaults_of, *components], [defaults_of, *components], **quiet)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Any
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 
-from textgen.errors import TextgenError
-from textgen.ui.i18n import known_language, say, say_error
+from textgen.ui.i18n import known_language, say
+from textgen.ui.long_task import LONG_EVENT
 from textgen.ui.people import People
-from textgen.ui.render import error_html, status_html
+from textgen.ui.render import failure_html, status_html
 from textgen.workshop import Person
-
-_LOGGER = logging.getLogger(__name__)
 
 
 class ModelDownload:
@@ -44,15 +41,7 @@ class ModelDownload:
 
     def wire(self, language: gr.Textbox, name: Any, status: gr.HTML) -> None:
         """Gives the model that the component `name` names; `status`, which has an elem_id, says what became of it."""
-        made = self.button.click(
-            self.pack,
-            [language, name],
-            [self._file, status],
-            concurrency_limit=2,
-            trigger_mode="once",
-            api_visibility="private",
-            show_progress="hidden",
-        )
+        made = self.button.click(self.pack, [language, name], [self._file, status], **LONG_EVENT)
         # The button behind the button has its file a moment later.
         problem, file = f"#{status.elem_id} .problem", f"{self._elem_id}-file"
         saved = f"() => {{ if (!document.querySelector('{problem}')) window.textgenDownload('{file}'); }}"
@@ -68,8 +57,6 @@ class ModelDownload:
                 # Gradio deletes what is in its cache after a day; there the same model lies once.
                 path = save_file_to_cache(made, self._file.GRADIO_CACHE)
         except Exception as error:
-            if not isinstance(error, TextgenError):
-                _LOGGER.exception("a model could not be packed")
-            yield gr.skip(), error_html(say_error(error, language))
+            yield gr.skip(), failure_html(error, language)
             return
         yield gr.DownloadButton(value=path), status_html(say("downloading", language))

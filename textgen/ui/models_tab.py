@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,17 +10,15 @@ import gradio as gr
 
 from textgen.errors import NotFound, TextgenError
 from textgen.shelf import Shelf, ShelfModel
-from textgen.ui.hub_fetch import HubFetch
 from textgen.ui.hub_push import HubPush
 from textgen.ui.i18n import Language, known_language, say, say_error, say_in_all
 from textgen.ui.model_download import ModelDownload
+from textgen.ui.model_sources import HubFetch, ZipImport
 from textgen.ui.models_html import CHOOSE_JS, card_html, head_html, list_html
 from textgen.ui.people import People
-from textgen.ui.render import error_html, status_html
-from textgen.ui.zip_import import ZipImport
+from textgen.ui.render import error_html, failure_html, status_html
 from textgen.workshop import Person, Workshop
 
-_LOGGER = logging.getLogger(__name__)
 # A run that ends is seen so soon, where somebody waits for one.
 _LOOK_SECONDS = 5.0
 
@@ -55,8 +52,8 @@ class ModelsTab:
     def _build_sources(self, workshop: Workshop, i18n: gr.I18n) -> list[gr.Textbox]:
         """What gets the names of models that have come."""
         with gr.Accordion(i18n("fold_zip"), open=False, elem_classes="fold", elem_id="fold-zip"):
-            imported = ZipImport(workshop, self._people, i18n, self._language).imported
-        fetched = HubFetch(workshop, self._people, i18n, self._language, suffix="-models").fetched
+            imported = ZipImport(workshop, self._people, i18n, self._language).brought
+        fetched = HubFetch(workshop, self._people, i18n, self._language, suffix="-models").brought
         return [imported, fetched]
 
     def _build_one(self, i18n: gr.I18n) -> None:
@@ -75,9 +72,9 @@ class ModelsTab:
         self._folds: list[gr.Accordion] = []
         self._changed: list[Callable[..., Any]] = []
         if self._workshop is not None:
-            push = HubPush(self._shelf.push, self._people, i18n, self._language, self.shown, suffix="-model")
+            push = HubPush(self._shelf, self._people, i18n, self._language, self.shown, suffix="-model")
             self._folds = [push.fold, self._build_change(i18n)]
-            self._told.append(push.status)
+            self._told.append(push.task.status)
         self._card = gr.HTML("", elem_id="model-card")
 
     def _build_change(self, i18n: gr.I18n) -> gr.Accordion:
@@ -222,9 +219,7 @@ class ModelsTab:
 
 def _problem(error: Exception, language: Language) -> tuple[str, str]:
     """Beside the buttons, but for a model that is gone: what was told of it goes when another one is shown."""
-    if not isinstance(error, TextgenError):
-        _LOGGER.error("a model could not be changed", exc_info=error)
-    told = error_html(say_error(error, language))
+    told = failure_html(error, language)
     return (told, "") if isinstance(error, NotFound) else ("", told)
 
 

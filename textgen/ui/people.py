@@ -65,6 +65,10 @@ class People:
             return Person(f"nobody:{session}")
         return Person(key, is_admin=self._is_admin(key))
 
+    def hub_token(self, given: str | None) -> str | bool | None:
+        """What to ask the Hub with: the token that was given, else the machine's login; where people share it, none."""
+        return (given or "").strip() or (False if self.shared else None)
+
     def knows_account(self, request: gr.Request | None) -> bool:
         """Whether a request comes from somebody who is logged in with Hugging Face."""
         return _account(request) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cache
 from html import escape
@@ -11,9 +12,11 @@ from typing import Any
 import gradio as gr
 from markdown_it import MarkdownIt
 
+from textgen.errors import TextgenError
 from textgen.studio import ModelInfo, TextHypothesis
-from textgen.ui.i18n import Language, say
+from textgen.ui.i18n import Language, say, say_error
 
+_LOGGER = logging.getLogger(__name__)
 # For dropdowns whose choices change while pages are open. Gradio would refuse what is not among those that it remembers
 # with an error of its own, after a restart for instance; handlers look anyway whether a name means something.
 CHANGING_CHOICES: dict[str, Any] = {"allow_custom_value": True}
@@ -52,6 +55,13 @@ def link_html(address: str) -> str:
 def error_html(text: str) -> str:
     """The same line for a sentence about what went wrong; screen readers say it at once."""
     return f'<div class="status problem" role="alert">{escape(text)}</div>'
+
+
+def failure_html(error: Exception, language: Language) -> str:
+    """The same line for what a handler has met; what is none of our errors is logged."""
+    if not isinstance(error, TextgenError):
+        _LOGGER.error("what the page was asked for failed", exc_info=error)
+    return error_html(say_error(error, language))
 
 
 def link_button(language: Language, *, complete: bool) -> str:

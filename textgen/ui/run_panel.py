@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 
 from textgen.errors import TextgenError
-from textgen.studio import Studio
+from textgen.shelf import Shelf
 from textgen.ui.attending import attending
 from textgen.ui.hub_push import HubPush
-from textgen.ui.i18n import Language, known_language, say, say_error, say_in_all
+from textgen.ui.i18n import Language, known_language, say, say_in_all
 from textgen.ui.loss_plot import Curve, loss_plot
 from textgen.ui.model_download import ModelDownload
 from textgen.ui.people import People
-from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
+from textgen.ui.render import CHANGING_CHOICES, failure_html, status_html
 from textgen.ui.run_html import command_html, head_html, judge_html, samples_html, state_name
 from textgen.workshop import Person, RunView, Workshop
 
-_LOGGER = logging.getLogger(__name__)
 # Fifty open pages that follow one run ask for less than half a core.
 LOOK_SECONDS = 2.5
 _MOST_COMPARED = 4
@@ -32,14 +30,14 @@ class RunPanel:
 
     def __init__(
         self,
-        studio: Studio,
+        shelf: Shelf,
         workshop: Workshop,
         people: People,
         i18n: gr.I18n,
         language: gr.Textbox,
         started: gr.Textbox,
     ) -> None:
-        self._studio = studio
+        self._shelf = shelf
         self._workshop = workshop
         self._people = people
         self._language = language
@@ -106,9 +104,9 @@ class RunPanel:
             self._prompts_status = gr.HTML("", elem_id="prompts-status")
         with gr.Row(elem_classes="go-row", elem_id="run-use"):
             self.try_it = gr.Button(i18n("try_it"), variant="primary", elem_id="try-it", visible=False)
-            self._download = ModelDownload(self._workshop.archive, self._people, i18n, elem_id="download")
+            self._download = ModelDownload(self._shelf.archive, self._people, i18n, elem_id="download")
         self._use_status = gr.HTML("", elem_id="use-status")
-        self._push = HubPush(self._workshop.push, self._people, i18n, self._language, self._shown)
+        self._push = HubPush(self._shelf, self._people, i18n, self._language, self._shown)
         with gr.Accordion(i18n("fold_more"), open=False, elem_classes="fold", elem_id="fold-more"):
             with gr.Row(elem_id="train-longer") as self._longer_row:
                 self._minutes = gr.Number(5, label=i18n("longer_minutes"), elem_id="longer-minutes")
@@ -362,9 +360,7 @@ class RunPanel:
         try:
             act()
         except Exception as error:
-            if not isinstance(error, TextgenError):
-                _LOGGER.exception("a run could not be changed")
-            return error_html(say_error(error, language))
+            return failure_html(error, language)
         finally:
             self._workshop.forget()
         return status_html(say(done, language)) if done else ""

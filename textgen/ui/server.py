@@ -20,7 +20,6 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from textgen.config import GenerationSettings
 from textgen.errors import InvalidSetting, TextgenError
 from textgen.files import SPACE_STORAGE, cache_folder, is_mounted, runs_folder
 from textgen.limits import Limits
@@ -249,8 +248,7 @@ def warm_up(studio: Studio) -> None:
 
 def _begin_quietly(studio: Studio, name: str) -> None:
     try:
-        with studio.borrow(name) as model, model.generate("", GenerationSettings(max_new_tokens=1)) as stream:
-            list(stream)  # whereby all is compiled that the first text would wait for
+        studio.warm_up(name)
     except TextgenError:
         # Whoever chooses this model is told; a damaged checkpoint must not keep the page from opening.
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import secrets
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
@@ -13,18 +12,15 @@ from typing import Any
 
 import gradio as gr
 
-from textgen.errors import NotFound, TextgenError
-from textgen.ui.i18n import Language, known_language, say, say_error
-from textgen.ui.long_work import LongWork
+from textgen.errors import NotFound
+from textgen.ui.i18n import Language, known_language, say
+from textgen.ui.long_work import LongWork, Updates
 from textgen.ui.people import People
-from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
+from textgen.ui.render import CHANGING_CHOICES, error_html, failure_html, status_html
 from textgen.ui.run_html import report_html, text_name
 from textgen.workshop import FORMATS, Person, Progress, Upload, Workshop
 
-_LOGGER = logging.getLogger(__name__)
 _ENCODINGS = ("utf-8", "gb18030", "big5", "shift_jis", "euc-kr", "koi8-r", "windows-1251", "windows-1252", "utf-16")
-
-Updates = dict[Any, Any]
 
 
 class TextIntake:
@@ -281,6 +277,4 @@ def problem_html(error: Exception, language: Language) -> str:
         return error_html(say("no_text_yet", language))
     if isinstance(error, NotRead):
         return error_html(say("read_first", language))
-    if not isinstance(error, TextgenError):
-        _LOGGER.error("the Train tab failed", exc_info=error)
-    return error_html(say_error(error, language))
+    return failure_html(error, language)

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from textgen.shelf import Shelf
 from textgen.studio import Studio
 from textgen.ui.i18n import known_language
 from textgen.ui.people import People
@@ -17,14 +18,22 @@ from textgen.workshop import Workshop
 class TrainTab:
     """Builds the tab inside the current `gr.Tab`."""
 
-    def __init__(self, studio: Studio, workshop: Workshop, people: People, i18n: gr.I18n, language: gr.Textbox) -> None:
+    def __init__(
+        self,
+        studio: Studio,
+        shelf: Shelf,
+        workshop: Workshop,
+        people: People,
+        i18n: gr.I18n,
+        language: gr.Textbox,
+    ) -> None:
         self._people = people
         self._language = language
         with gr.Row(elem_classes="workbench"):
             with gr.Column(scale=4, min_width=320, elem_classes="train-form"):
                 self._form = TrainForm(studio, workshop, people, i18n, language)
             with gr.Column(scale=5, min_width=320, elem_classes="train-runs"):
-                self.panel = RunPanel(studio, workshop, people, i18n, language, self._form.started)
+                self.panel = RunPanel(shelf, workshop, people, i18n, language, self._form.started)
 
         self._refresh_bases(self.panel.discarded.then)
 

@@ -11,12 +11,13 @@ from textgen.errors import InvalidSetting, NotFound, TextgenError
 from textgen.studio import Studio
 from textgen.ui.attending import attending
 from textgen.ui.expert_fields import ExpertFields, expert_changes, fixed_fields
-from textgen.ui.hub_fetch import HubFetch
 from textgen.ui.i18n import EXPERT_FIELDS, Language, known_language, say, say_error
+from textgen.ui.long_work import Updates
+from textgen.ui.model_sources import HubFetch
 from textgen.ui.people import People
 from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
 from textgen.ui.run_html import estimate_text, fit_html, hint_html
-from textgen.ui.text_intake import TextIntake, Updates, mark_of, problem_html
+from textgen.ui.text_intake import TextIntake, mark_of, problem_html
 from textgen.workshop import Person, RunRequest, Upload, Workshop
 
 _NONE = ""
@@ -107,11 +108,11 @@ class TrainForm:
             queue=False,
             **quiet,
         )
-        chosen = self._hub.fetched.change(
-            self.choose_fetched, [self._language, self._hub.fetched], [self._base], queue=False, **quiet
+        chosen = self._hub.brought.change(
+            self.choose_fetched, [self._language, self._hub.brought], [self._base], queue=False, **quiet
         )
         # A step of its own: what changes together with the base may be asked about while the old one still stands.
-        chosen.then(lambda name: name, [self._hub.fetched], [self._based], queue=False, **quiet)
+        chosen.then(lambda name: name, [self._hub.brought], [self._based], queue=False, **quiet)
         asked = [self._language, *brought, *choice, self._prompts, *self._expert.components]
         self._estimate.click(self.estimate, asked, [self._status], concurrency_limit=1, **quiet)
         self._start.click(
