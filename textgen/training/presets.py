@@ -21,6 +21,8 @@ _LIGHT = {"embedding_dropout": 0.0, "input_dropout": 0.05, "output_dropout": 0.1
 _QUICK = {"embedding_dropout": 0.0, "input_dropout": 0.1, "output_dropout": 0.2, "weight_dropout": 0.05}
 _MEDIUM = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.35, "weight_dropout": 0.1}
 _STRONG = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.4, "weight_dropout": 0.3}
+# For models that are large for their text.
+_HEAVY = {"embedding_dropout": 0.1, "input_dropout": 0.3, "output_dropout": 0.5, "weight_dropout": 0.4}
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ def preset_settings(
     vocab_size = max(vocab_size, RESERVED_PIECES + int(1.5 * survey.common_characters))
     shapes = {
         "quick": {"embedding_size": 192, "hidden_size": 512},
-        "balanced": {"embedding_size": 288, "hidden_size": 768},
-        "thorough": {"embedding_size": 288, "hidden_size": 768},
+        "balanced": {"embedding_size": 320, "hidden_size": 1024},
+        "thorough": {"embedding_size": 320, "hidden_size": 1024},
     }
     model = {"embedding_size": 192, "hidden_size": 384} if small else shapes[name]
     if large and name != "quick":
@@ -89,8 +91,8 @@ def preset_settings(
         # What overfits is the number of passes over the text: small texts are read often, large ones hardly once.
         dropouts = {
             "quick": (_LIGHT, _QUICK, _MEDIUM),
-            "balanced": (_QUICK, _STRONG, _STRONG),
-            "thorough": (_MEDIUM, _STRONG, _STRONG),
+            "balanced": (_QUICK, _HEAVY, _STRONG),
+            "thorough": (_MEDIUM, _HEAVY, _STRONG),
         }
         chosen |= dropouts[name][0 if large else 2 if small else 1]
         if name == "quick":
