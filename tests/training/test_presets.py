@@ -42,7 +42,9 @@ def test_more_passes_over_a_text_need_more_dropout() -> None:
         return training.output_dropout + training.weight_dropout
 
     for name in get_args(PresetName):
-        assert dropped(name, SMALL) >= dropped(name, MIDDLE) >= dropped(name, LARGE)
+        assert min(dropped(name, SMALL), dropped(name, MIDDLE)) > dropped(name, LARGE)
+    # In longer trainings the model for a text of middle size is much larger than the one for a small text.
+    assert dropped("quick", SMALL) > dropped("quick", MIDDLE)
     assert dropped("quick", MIDDLE) < dropped("balanced", MIDDLE) <= dropped("thorough", MIDDLE)
     # What is read hardly once is not known by heart.
     assert settings("balanced", MIDDLE).training.dropout_passes > 1
