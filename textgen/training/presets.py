@@ -70,7 +70,7 @@ def preset_settings(
     vocab_size = max(vocab_size, RESERVED_PIECES + int(1.5 * survey.common_characters))
     shapes = {
         "quick": {"embedding_size": 192, "hidden_size": 512},
-        "balanced": {"embedding_size": 320, "hidden_size": 1024},
+        "balanced": {"embedding_size": 288, "hidden_size": 768},
         "thorough": {"embedding_size": 320, "hidden_size": 1024},
     }
     model = {"embedding_size": 192, "hidden_size": 384} if small else shapes[name]
@@ -91,7 +91,7 @@ def preset_settings(
         # What overfits is the number of passes over the text: small texts are read often, large ones hardly once.
         dropouts = {
             "quick": (_LIGHT, _QUICK, _MEDIUM),
-            "balanced": (_QUICK, _HEAVY, _STRONG),
+            "balanced": (_QUICK, _STRONG, _STRONG),
             "thorough": (_MEDIUM, _HEAVY, _STRONG),
         }
         chosen |= dropouts[name][0 if large else 2 if small else 1]
