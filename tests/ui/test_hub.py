@@ -221,12 +221,14 @@ class Held:
             if self._come.wait(DEADLINE_SECONDS):
                 fold.task.cancel(PAGE)
 
+        # Engines of other tests are none of this.
+        others = set(threading.enumerate())
         thread = threading.Thread(target=cancel)
         thread.start()
         yield
         thread.join()
         self._go.set()
-        for worker in [worker for worker in threading.enumerate() if worker.name.startswith("textgen-")]:
+        for worker in [worker for worker in set(threading.enumerate()) - others if worker.name.startswith("textgen-")]:
             worker.join(DEADLINE_SECONDS)
             assert not worker.is_alive()
 
