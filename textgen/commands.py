@@ -388,10 +388,8 @@ def models(options: argparse.Namespace) -> int:
 
     folders = options.models or [Path("checkpoints")]
     _check_folders(folders)
-    listed = [
-        model_facts(model)
-        for model in Shelf(Studio([*folders, runs_folder(os.environ, Path(), options.runs)], device="cpu")).models()
-    ]
+    shelf = Shelf(Studio([*folders, runs_folder(os.environ, Path(), options.runs)], device="cpu"))
+    listed = [model_facts(model) for model in shelf.models()]
     if options.json:
         _write_line(json.dumps(listed, ensure_ascii=False))
     elif not listed:

@@ -89,12 +89,10 @@ class StatusLine:
     def progress(self, progress: Progress) -> None:
         """A `ProgressCallback`."""
         stage = _STAGES.get(progress.stage, progress.stage)
-        if progress.total is None and not progress.done:
-            return self.update(stage)
-        amount = f"{progress.done:,.0f}"
+        amount = "" if progress.total is None and not progress.done else f": {progress.done:,.0f}"
         if progress.total:
             amount += f" of {progress.total:,.0f}"
-        return self.update(f"{stage}: {amount} {progress.unit}".rstrip())
+        self.update(f"{stage}{amount} {progress.unit}".rstrip())
 
 
 def report_lines(reports: Sequence[FileReport], *, limit: int = 12) -> list[str]:

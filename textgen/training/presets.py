@@ -21,8 +21,6 @@ _LIGHT = {"embedding_dropout": 0.0, "input_dropout": 0.05, "output_dropout": 0.1
 _QUICK = {"embedding_dropout": 0.0, "input_dropout": 0.1, "output_dropout": 0.2, "weight_dropout": 0.05}
 _MEDIUM = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.35, "weight_dropout": 0.1}
 _STRONG = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.4, "weight_dropout": 0.3}
-# For models that are large for their text.
-_HEAVY = {"embedding_dropout": 0.1, "input_dropout": 0.3, "output_dropout": 0.5, "weight_dropout": 0.4}
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def preset_settings(
     shapes = {
         "quick": {"embedding_size": 192, "hidden_size": 512},
         "balanced": {"embedding_size": 288, "hidden_size": 768},
-        "thorough": {"embedding_size": 320, "hidden_size": 1024},
+        "thorough": {"embedding_size": 288, "hidden_size": 768},
     }
     model = {"embedding_size": 192, "hidden_size": 384} if small else shapes[name]
     if large and name != "quick":
@@ -92,14 +90,14 @@ def preset_settings(
         dropouts = {
             "quick": (_LIGHT, _QUICK, _MEDIUM),
             "balanced": (_QUICK, _STRONG, _STRONG),
-            "thorough": (_MEDIUM, _HEAVY, _STRONG),
+            "thorough": (_MEDIUM, _STRONG, _STRONG),
         }
         chosen |= dropouts[name][0 if large else 2 if small else 1]
         if name == "quick":
             # What the model itself writes keeps it from learning by heart what it reads again and again. In longer
             # trainings it is too poor a teacher by then.
             chosen |= {"self_teaching": 4.0, "written_rows": 24}
-        elif not large:
+        elif name == "balanced" and not large and not small:
             # As strong from the beginning on they would only slow it down.
             chosen |= {"dropout_passes": 14.0}
     return {"text": {"vocab_size": vocab_size}, "model": dict(model), "training": chosen}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import gradio as gr
 
 from textgen.shelf import Shelf
+from textgen.ui.hub_token import token_field
 from textgen.ui.i18n import known_language, say
 from textgen.ui.long_task import LONG_EVENT, LongTask
 from textgen.ui.long_work import Updates
@@ -18,8 +19,7 @@ from textgen.workshop import ProgressCallback
 class HubPush:
     """Builds the `fold` in place, to be seen where there is a model to push; `shown` holds the name of the one shown.
 
-    `suffix` tells this fold's ids from those of others. The token goes from the browser to the client of the Hub. The
-    field is emptied at once; no answer holds it.
+    `suffix` tells this fold's ids from those of others.
     """
 
     def __init__(
@@ -45,14 +45,8 @@ class HubPush:
                     elem_id=f"push-repo{suffix}",
                     min_width=180,
                 )
-                self.token = gr.Textbox(
-                    label=i18n("hub_token"),
-                    info=i18n("hub_own_token_info" if people.shared else "hub_token_info"),
-                    type="password",
-                    max_lines=1,
-                    elem_id=f"push-token{suffix}",
-                    min_width=180,
-                )
+                info = "hub_own_token_info" if people.shared else "hub_token_info"
+                self.token = token_field(i18n, info, f"push-token{suffix}")
             with gr.Row():
                 private = gr.Checkbox(
                     True, label=i18n("hub_private"), info=i18n("hub_private_info"), elem_id=f"push-private{suffix}"

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 
 import gradio as gr
 
+from textgen.ui.hub_token import token_field
 from textgen.ui.i18n import known_language, say
 from textgen.ui.long_task import LONG_EVENT, LongTask
 from textgen.ui.long_work import Updates
@@ -45,8 +46,7 @@ class ModelSource:
 class HubFetch(ModelSource):
     """Builds the fold in place that brings a model from the Hub.
 
-    `suffix` tells this fold's ids from those of others. A token goes from the browser to the client of the Hub; no
-    answer holds it.
+    `suffix` tells this fold's ids from those of others.
     """
 
     def __init__(
@@ -58,14 +58,7 @@ class HubFetch(ModelSource):
                 label=i18n("hub_model"), info=i18n("hub_model_info"), max_lines=1, elem_id=f"hub-model{suffix}"
             )
             with gr.Row():
-                self.token = gr.Textbox(
-                    label=i18n("hub_token"),
-                    info=i18n("hub_read_token_info"),
-                    type="password",
-                    max_lines=1,
-                    elem_id=f"hub-token{suffix}",
-                    min_width=160,
-                )
+                self.token = token_field(i18n, "hub_read_token_info", f"hub-token{suffix}")
                 revision = gr.Textbox(
                     label=i18n("hub_revision"),
                     info=i18n("hub_revision_info"),
