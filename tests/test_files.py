@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import SafetensorError
@@ -14,6 +15,7 @@ from textgen.errors import CannotWrite, NoRoom
 from textgen.files import (
     check_free,
     explain_write_errors,
+    folder_bytes,
     recover_folder,
     replace_folder,
     runs_folder,
@@ -174,6 +176,25 @@ def test_a_disk_that_is_too_full_is_told_with_what_is_free_and_what_is_needed(tm
     free, needed = (int(number.replace(",", "")) for number in re.findall(r"([\d,]+) MB", str(caught.value)))
     assert free == pytest.approx(shutil.disk_usage(tmp_path).free / 1e6, rel=0.1)
     assert needed == 10**12 + 5
+
+
+def test_a_folder_that_goes_while_it_is_measured_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("kept", "goes"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "inner" / "file").write_bytes(bytes(10))
+    assert folder_bytes(tmp_path) == 20
+    scan = os.scandir
+
+    def scan_late(path: Any) -> Any:
+        # shutil.rmtree scans what it has opened, by number.
+        if isinstance(path, str | Path) and Path(path).name == "goes":
+            shutil.rmtree(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan_late)
+    assert folder_bytes(tmp_path) == 10
 
 
 def test_runs_are_where_one_says(tmp_path: Path) -> None:

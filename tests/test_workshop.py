@@ -223,6 +223,15 @@ class TestStart:
         with pytest.raises(NotFound):
             workshop.start(upload.upload_id, request, ANNA)
 
+    def test_whoever_still_asks_about_the_text_of_a_run_that_began_is_told(
+        self, workshop: Workshop, upload: Upload, trained_run: Path
+    ) -> None:
+        workshop.start(upload.upload_id, RunRequest(), ANNA)
+        with pytest.raises(NotFound):
+            workshop.settings(upload, RunRequest())
+        with pytest.raises(NotFound):
+            workshop.fit(upload, resolve_checkpoint(trained_run))
+
     def test_a_run_without_a_name_is_called_like_its_text(self, workshop: Workshop, tmp_path: Path) -> None:
         (tmp_path / "x").write_text(make_text(characters=500))
         upload = workshop.uploads.receive([(tmp_path / "x", "天方夜谭.txt")], "", ANNA)

@@ -116,9 +116,11 @@ def check_free(folder: Path, needed_bytes: int, *, min_free_bytes: int) -> None:
 def folder_bytes(folder: Path) -> int:
     """The size of all files in it; those that vanish meanwhile do not count."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            total += path.lstat().st_size
+    # os.walk passes over a folder that is gone; Path.rglob of Python 3.11 fails there.
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += Path(inner, name).lstat().st_size
     return total
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
@@ -37,7 +37,7 @@ from textgen.model.checkpoint import is_checkpoint, read_model_settings
 from textgen.progress import FINISHING, Progress, ProgressCallback, ignore_progress
 from textgen.text.importing import FORMATS, ImportedText, VocabularyFit, vocabulary_fit
 from textgen.text.readers import open_text
-from textgen.training.presets import TextSurvey, preset_settings, survey_text
+from textgen.training.presets import preset_settings, survey_text
 from textgen.training.verdict import Verdict, verdict
 
 # The page knows this module only: what it shows of runs is had from here.
@@ -130,11 +130,14 @@ class Workshop:
     def settings(self, upload: Upload, request: RunRequest) -> RunSettings:
         """The settings of the run that `request` asks for, as far as they can be checked without reading the text.
 
-        Raises `InvalidSetting` naming what is wrong; `BadCheckpoint` or `BadTokenizer` for a damaged base.
+        Raises `InvalidSetting` naming what is wrong; `BadCheckpoint` or `BadTokenizer` for a damaged base; `NotFound`
+        when a run has just taken the text away.
         """
         if not upload.files:
             raise InvalidSetting("files", "none that can be read", "at least one file with text")
-        survey = self._survey(upload)
+        with _while_there(upload):
+            total_bytes = sum(path.stat().st_size for path in upload.files)
+            survey = survey_text(_blocks(upload), total_bytes=total_bytes)
         asked = _budget_of(request.changes.get("training", {}))
         self._check_minutes(asked.get("minutes"))
         budget = parse_settings(TrainingBudget, asked)
@@ -222,11 +225,10 @@ class Workshop:
         raise error
 
     def fit(self, upload: Upload, base: Path) -> VocabularyFit:
-        """How well the vocabulary of a base fits a text."""
+        """How well the vocabulary of a base fits a text; `NotFound` when a run has just taken the text away."""
         _, tokenizer = open_tokenizer(base, limits=self.limits)
-        return vocabulary_fit(
-            tokenizer, (block for path in upload.files for block in open_text(path, "utf-8").blocks())
-        )
+        with _while_there(upload):
+            return vocabulary_fit(tokenizer, _blocks(upload))
 
     def history(self, view: RunView) -> RunHistory:
         """What a run has told so far."""
@@ -400,9 +402,20 @@ class Workshop:
         update_settings(view.folder.settings(), sample_prompts=list(prompts))
         view.folder.write_prompts(prompts)
 
-    def _survey(self, upload: Upload) -> TextSurvey:
-        blocks = (block for path in upload.files for block in open_text(path, "utf-8").blocks())
-        return survey_text(blocks, total_bytes=sum(path.stat().st_size for path in upload.files))
+
+def _blocks(upload: Upload) -> Iterator[str]:
+    return (block for path in upload.files for block in open_text(path, "utf-8").blocks())
+
+
+@contextmanager
+def _while_there(upload: Upload) -> Iterator[None]:
+    """What reading it raises, but `NotFound` where its texts have become those of a run meanwhile."""
+    try:
+        yield
+    except OSError:  # MissingFile is one
+        if all(path.exists() for path in upload.files):
+            raise
+        raise NotFound("upload", upload.upload_id, "") from None
 
 
 def _lineage(base: Path) -> list[str]:

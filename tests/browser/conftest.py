@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from textgen.config import ModelSettings
 from textgen.jobs.run_folder import resolve_checkpoint
@@ -96,6 +96,8 @@ def served(models: Path, folder: Path, *options: str, **environment: str) -> Ite
         finally:
             process.terminate()
             process.wait(30)
+            # pytest shows this where a test fails, and nowhere else.
+            print(log.read_text(encoding="utf-8", errors="replace"))
     assert "Traceback" not in log.read_text(encoding="utf-8", errors="replace")
 
 
@@ -159,7 +161,7 @@ def pages(browser: Browser, *, ready: str = "#document textarea") -> Iterator[Ca
 
     def watch(page: Page, server: str) -> None:
         page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("console", lambda message: problems.append(_told(message)) if message.type == "error" else None)
         page.on("request", lambda request: problems.append(request.url) if _is_foreign(request.url, server) else None)
 
     with ExitStack() as stack:
@@ -178,6 +180,10 @@ def pages(browser: Browser, *, ready: str = "#document textarea") -> Iterator[Ca
 
         yield open_
     assert [problem for problem in problems if not any(word in problem for word in forgiven)] == []
+
+
+def _told(message: ConsoleMessage) -> str:
+    return f"{message.text} ({message.location.get('url', '')})"
 
 
 def requests_of(page: Page) -> list[str]:

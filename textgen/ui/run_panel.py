@@ -206,7 +206,29 @@ class RunPanel:
     ) -> list[Any]:
         """What shows `run`, or the latest; `listed` is the one that is chosen in the list."""
         language, person = known_language(language_name), self._people.of(request)
-        views = self._workshop.runs(person)
+        while True:
+            views = self._workshop.runs(person)
+            try:
+                return self._showing(views, language, run, compared, scale, smoothing, listed=listed, seen=seen)
+            except (TextgenError, OSError):
+                # Runs that this page or another process discards while they are drawn are not there to be drawn.
+                self._workshop.forget()
+                left = {view.run_id for view in self._workshop.runs(person)}
+                if all(view.run_id in left for view in views):
+                    raise
+
+    def _showing(
+        self,
+        views: Sequence[RunView],
+        language: Language,
+        run: str | None,
+        compared: list[str] | None,
+        scale: str,
+        smoothing: float,
+        *,
+        listed: str | None,
+        seen: str,
+    ) -> list[Any]:
         view = next((view for view in views if view.run_id == run), views[0] if views else None)
         others = [other for other in views if other.run_id in (compared or []) and other is not view][:_MOST_COMPARED]
         options = (language, scale, round(float(smoothing or 0.0), 2))
@@ -297,8 +319,17 @@ class RunPanel:
             loss_plot(curves, language, logarithmic=scale == "log", smoothing=smoothing),
             judge_html(history, self._workshop.verdict(history), language),
             samples_html(list(history.samples), language),
-            command_html(self._workshop.command(view, own_machine=not self._people.shared), language),
+            self._command_of(view, language),
         )
+
+    def _command_of(self, view: RunView, language: Language) -> str:
+        try:
+            return command_html(self._workshop.command(view, own_machine=not self._people.shared), language)
+        except TextgenError as error:
+            if not view.folder.path.exists():
+                raise
+            # What it has learned can be seen and used all the same.
+            return failure_html(error, language)
 
     def choose(self, request: gr.Request, run: str | None) -> tuple[str, ...]:
         """What can be edited of a run: its sample prompts and its title. What was answered about another is gone."""

@@ -1,0 +1,78 @@
+"""The runs of the Train tab as their handlers answer."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from textgen.jobs.manager import JobManager
+from textgen.jobs.run_folder import RunFolder
+from textgen.limits import Limits
+from textgen.shelf import Shelf
+from textgen.studio import Studio
+from textgen.ui.i18n import build_i18n
+from textgen.ui.people import People
+from textgen.ui.run_panel import RunPanel
+from textgen.workshop import Workshop
+
+_LIMITS = Limits(max_runs_training_per_device=0, min_free_disk_bytes=1)
+_OLDER, _NEWER = "20260101-000000-aaa", "20260102-000000-bbb"
+
+
+class Place:
+    """The panel over two runs of one person. Time stands still: what was seen of the runs stays what they are."""
+
+    def __init__(self, trained_run: Path, runs: Path) -> None:
+        for created, name in enumerate((_OLDER, _NEWER)):
+            shutil.copytree(trained_run, runs / name)
+            RunFolder(runs / name).write_about(title=name, owner="", created=float(created))
+        self.runs = runs
+        self.workshop = Workshop(runs, device="cpu", limits=_LIMITS, clock=lambda: 0.0)
+        shelf = Shelf(Studio([runs], device="cpu", limits=_LIMITS), self.workshop)
+        with gr.Blocks():
+            language, started = gr.Textbox("en"), gr.Textbox("")
+            self.panel = RunPanel(shelf, self.workshop, People(None), build_i18n(), language, started)
+
+    def look(self, run: str, compared: list[str] | None = None, scale: str = "linear") -> list[Any]:
+        asking: Any = SimpleNamespace(cookies={}, session_hash="x")
+        return self.panel.look(asking, "en", run, compared, scale, 0.8)
+
+    def discard(self, run: str) -> None:
+        """As another process does: the workshop of this one does not hear of it."""
+        JobManager(self.runs, device="cpu", limits=_LIMITS).discard(run)
+
+
+@pytest.fixture
+def place(trained_run: Path, tmp_path: Path) -> Place:
+    return Place(trained_run, tmp_path / "runs")
+
+
+def _shown(updates: list[Any]) -> str:
+    return str(updates[-3])
+
+
+def test_of_runs_that_another_process_discards_the_next_is_shown(place: Place) -> None:
+    assert _shown(place.look(_NEWER)) == _NEWER
+    place.discard(_NEWER)
+    assert _shown(place.look(_NEWER, scale="log")) == _OLDER
+    place.discard(_OLDER)
+    assert "No runs yet" in place.look(_OLDER)[2]
+
+
+def test_what_is_compared_may_be_discarded_meanwhile(place: Place) -> None:
+    place.look(_NEWER, [_OLDER])
+    place.discard(_OLDER)
+    assert _shown(place.look(_NEWER, [_OLDER], scale="log")) == _NEWER
+
+
+def test_a_run_whose_settings_are_damaged_is_shown_with_what_is_wrong(place: Place) -> None:
+    place.look(_NEWER)
+    (place.runs / _NEWER / "config.json").write_text("{", encoding="utf-8")
+    updates = place.look(_NEWER, scale="log")
+    assert _shown(updates) == _NEWER
+    assert "config.json" in updates[-5]
