@@ -1,13 +1,13 @@
 """An LSTM layer over a window with its gradient written out, for low-precision training on processors.
 
 PyTorch hands a bf16 `nn.LSTM` to oneDNN, whose backward pass is wrong from 1,024 hidden units on (relative error of the
-input's gradient 1.1 in torch 2.13 on a processor with AMX; right at 1,016). Here gates are computed in the low
-precision, and what is added up over time, the cell and its gradient, in fp32.
+input's gradient 1.1 in torch 2.13 on a processor with AMX; right at 1,016), and which takes longer. Here products are
+computed in the low precision, and what is added up over time, the cell and its gradient, in fp32.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,26 +19,131 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward
 _tanh_backward_out = torch.ops.aten.tanh_backward.grad_input
 
-_Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, None]
+_Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, None, None]
 
 
 def lstm_window(
-    inputs: Tensor, hidden: Tensor, cell: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor], dtype: torch.dtype
+    inputs: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor, Tensor],
+    dtype: torch.dtype,
+    *,
+    plainly: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs [batch, time, hidden] in `dtype`, and h and c after the last step [batch, hidden] in fp32.
 
     `inputs` is [batch, time, input], `hidden` and `cell` [batch, hidden]; `weights` are the layer's `GateWeights`. The
-    equations are those of `cells.LSTM`, the slow reference is its `step`.
+    equations are those of `cells.LSTM`, the slow reference is its `step`. In bf16 what is between the products is
+    machine code, but where it is to be done `plainly`.
     """
     of_input, of_hidden, input_bias, hidden_bias = weights
     bias = input_bias + hidden_bias
-    after: tuple[Tensor, Tensor, Tensor] = _Window.apply(inputs, hidden, cell, of_input, of_hidden, bias, dtype)  # type: ignore[no-untyped-call]
+    steps = _PlainSteps() if plainly or dtype != torch.bfloat16 else _CompiledSteps()
+    after: tuple[Tensor, Tensor, Tensor] = _Window.apply(  # type: ignore[no-untyped-call]
+        inputs, hidden, cell, of_input, of_hidden, bias, dtype, steps
+    )
     return after
 
 
-class _Window(torch.autograd.Function):
-    """Time is the first dimension inside, so that every step's values lie together."""
+class _Saved(NamedTuple):
+    """What a window has computed, time first, so that every step's values lie together.
 
+    `gates` [time, batch, 4 · hidden], `cells` and `outputs` [time + 1, batch, hidden], which begin with the state
+    before, and `squashed`, tanh of the cells, [time, batch, hidden]. All but `outputs` are fp32.
+    """
+
+    gates: Tensor
+    cells: Tensor
+    squashed: Tensor
+    outputs: Tensor
+
+
+class _PlainSteps:
+    """What is between the products, operation by operation."""
+
+    def transposed(self, matrix: Tensor) -> Tensor:
+        """`matrix` with columns as rows, in memory too."""
+        return matrix.t().contiguous()
+
+    def forward(self, recur: _Product, projected: Tensor, bias: Tensor, saved: _Saved) -> None:
+        """Fills `saved`, from what the gates get: `projected` [time, batch, 4 · hidden] from the input, and `bias`."""
+        gates, cells, squashed, outputs = saved
+        size = cells.shape[-1]
+        for step in range(len(projected)):
+            gate = gates[step]
+            gate.copy_(recur(outputs[step])).add_(projected[step]).add_(bias)
+            torch.sigmoid_(gate[:, : 2 * size])
+            torch.tanh_(gate[:, 2 * size : 3 * size])
+            torch.sigmoid_(gate[:, 3 * size :])
+            i, f, g, o = gate.chunk(4, -1)
+            torch.mul(f, cells[step], out=cells[step + 1]).addcmul_(i, g)
+            torch.tanh(cells[step + 1], out=squashed[step])
+            outputs[step + 1] = o * squashed[step]
+
+    def backward(
+        self, back: _Product, saved: _Saved, by_step: Tensor, by_hidden: Tensor, by_cell: Tensor, by_gates: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fills `by_gates` [time, batch, 4 · hidden]; the gradient of the h before, and of the bias [4 · hidden].
+
+        `by_step` [time, batch, hidden] is the one of the outputs, `by_hidden` that of the last h. `by_cell` [batch,
+        hidden], that of the last c, becomes the one of the c before.
+        """
+        gates, cells, squashed, _ = saved
+        # One step's values stay in the cache; those of a whole window, read operation by operation, would not.
+        by_gate = torch.empty(gates.shape[1:])
+        by_bias = torch.zeros(gates.shape[1:])
+        by_i, by_f, by_g, by_o = by_gate.chunk(4, -1)  # each [batch, hidden]
+        for step in range(len(gates) - 1, -1, -1):
+            i, f, g, o = gates[step].chunk(4, -1)
+            gradient = by_hidden.float() + by_step[step]
+            by_cell += _tanh_backward(gradient * o, squashed[step])
+            _sigmoid_backward(gradient.mul_(squashed[step]), o, grad_input=by_o)
+            _sigmoid_backward(by_cell * g, i, grad_input=by_i)
+            _sigmoid_backward(by_cell * cells[step], f, grad_input=by_f)
+            _tanh_backward_out(by_cell * i, g, grad_input=by_g)
+            by_gates[step] = by_gate
+            by_bias += by_gate
+            by_cell *= f
+            by_hidden = back(by_gates[step])
+        return by_hidden, by_bias.sum(0)
+
+
+class _CompiledSteps:
+    """The same in bf16, one pass over the memory of each step."""
+
+    def transposed(self, matrix: Tensor) -> Tensor:
+        from textgen.model.half_precision import transposed  # slow to import
+
+        return transposed(matrix)
+
+    def forward(self, recur: _Product, projected: Tensor, bias: Tensor, saved: _Saved) -> None:
+        from textgen.model.half_precision import halves_of  # slow to import
+        from textgen.model.lstm_steps import step_forward
+
+        given = halves_of(projected), bias.detach().numpy()
+        kept = *(part.numpy() for part in saved[:3]), halves_of(saved.outputs)
+        for step, hidden in enumerate(saved.outputs[:-1].unbind()):
+            step_forward(step, halves_of(recur(hidden)), *given, *kept)
+
+    def backward(
+        self, back: _Product, saved: _Saved, by_step: Tensor, by_hidden: Tensor, by_cell: Tensor, by_gates: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        from textgen.model.half_precision import halves_of
+        from textgen.model.lstm_steps import step_backward
+
+        by_bias = torch.zeros(by_gates.shape[-1])
+        kept = [part.numpy() for part in saved[:3]]
+        by_outputs, found = halves_of(by_step.to(torch.bfloat16).contiguous()), halves_of(by_gates)
+        last = [by_cell.numpy(), found, by_bias.numpy()]
+        by_hidden = by_hidden.to(torch.bfloat16).contiguous()
+        for step in range(len(by_gates) - 1, -1, -1):
+            step_backward(step, halves_of(by_hidden), by_outputs, *kept, *last)
+            by_hidden = back(by_gates[step])
+        return by_hidden, by_bias
+
+
+class _Window(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -49,77 +154,59 @@ class _Window(torch.autograd.Function):
         weight_hidden: Tensor,
         bias: Tensor,
         dtype: torch.dtype,
+        steps: _PlainSteps | _CompiledSteps,
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, time, _ = inputs.shape
         size = weight_hidden.shape[1]
         with torch.autocast("cpu", enabled=False):
             by_time = inputs.transpose(0, 1).to(dtype).contiguous()  # [time, batch, input]
             weight_input, weight_hidden = weight_input.to(dtype), weight_hidden.to(dtype)
-            projected = F.linear(by_time, weight_input, bias.to(dtype))  # [time, batch, 4 · hidden]
-            recur = _Product(weight_hidden, batch)
-            gates = torch.empty(time, batch, 4 * size)
-            cells = torch.empty(time + 1, batch, size)
-            squashed = torch.empty(time, batch, size)
-            outputs = torch.empty(time + 1, batch, size, dtype=dtype)
-            cells[0], outputs[0] = cell, hidden
-            for step in range(time):
-                gate = gates[step]
-                gate.copy_(recur(outputs[step], projected[step]))
-                torch.sigmoid_(gate[:, : 2 * size])
-                torch.tanh_(gate[:, 2 * size : 3 * size])
-                torch.sigmoid_(gate[:, 3 * size :])
-                i, f, g, o = gate.chunk(4, -1)
-                torch.mul(f, cells[step], out=cells[step + 1]).addcmul_(i, g)
-                torch.tanh(cells[step + 1], out=squashed[step])
-                outputs[step + 1] = o * squashed[step]
-        ctx.save_for_backward(by_time, weight_input, weight_hidden, gates, cells, squashed, outputs)
-        return outputs[1:].transpose(0, 1), outputs[time].float(), cells[time].clone()
+            projected = F.linear(by_time, weight_input)  # [time, batch, 4 · hidden]
+            saved = _Saved(
+                gates=torch.empty(time, batch, 4 * size),
+                cells=torch.empty(time + 1, batch, size),
+                squashed=torch.empty(time, batch, size),
+                outputs=torch.empty(time + 1, batch, size, dtype=dtype),
+            )
+            saved.cells[0], saved.outputs[0] = cell, hidden
+            steps.forward(_Product(weight_hidden, batch), projected, bias, saved)
+        ctx.save_for_backward(by_time, weight_input, weight_hidden, *saved)
+        ctx.steps = steps
+        return saved.outputs[1:].transpose(0, 1), saved.outputs[time].float(), saved.cells[time].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         by_outputs, by_hidden, by_cell = gradients
-        by_time, weight_input, weight_hidden, gates, cells, squashed, outputs = ctx.saved_tensors
+        by_time, weight_input, weight_hidden, *kept = ctx.saved_tensors
+        saved = _Saved(*kept)
         time, batch, width = by_time.shape
         size = weight_hidden.shape[1]
         by_gates = torch.empty(time, batch, 4 * size, dtype=weight_hidden.dtype)
-        back = _Product(weight_hidden.t(), batch)
-        by_step = by_outputs.transpose(0, 1)  # [time, batch, hidden]
-        cell_gradient = by_cell.float().clone()
-        hidden_gradient = by_hidden.float()
-        # One step's values stay in the cache; those of a whole window, read operation by operation, would not.
-        by_gate = torch.empty(batch, 4 * size)
-        by_bias = torch.zeros(batch, 4 * size)
-        by_i, by_f, by_g, by_o = by_gate.chunk(4, -1)  # each [batch, hidden]
-        for step in range(time - 1, -1, -1):
-            i, f, g, o = gates[step].chunk(4, -1)
-            hidden_gradient = hidden_gradient.float() + by_step[step]
-            cell_gradient += _tanh_backward(hidden_gradient * o, squashed[step])
-            _sigmoid_backward(hidden_gradient.mul_(squashed[step]), o, grad_input=by_o)
-            _sigmoid_backward(cell_gradient * g, i, grad_input=by_i)
-            _sigmoid_backward(cell_gradient * cells[step], f, grad_input=by_f)
-            _tanh_backward_out(cell_gradient * i, g, grad_input=by_g)
-            by_gates[step] = by_gate
-            by_bias += by_gate
-            cell_gradient *= f
-            hidden_gradient = back(by_gates[step])
+        by_cell = by_cell.float().clone()
+        back = _Product(ctx.steps.transposed(weight_hidden), batch)
+        by_hidden, by_bias = ctx.steps.backward(
+            back, saved, by_outputs.transpose(0, 1), by_hidden.float(), by_cell, by_gates
+        )
         flat = by_gates.view(time * batch, 4 * size)
+        turned = ctx.steps.transposed(flat)
         return (
             (flat @ weight_input).view(time, batch, width).transpose(0, 1),
-            hidden_gradient.float(),
-            cell_gradient,
-            (flat.t() @ by_time.view(time * batch, width)).float(),
-            (flat.t() @ outputs[:-1].view(time * batch, size)).float(),
-            by_bias.sum(0),
+            by_hidden.float(),
+            by_cell,
+            turned @ by_time.view(time * batch, width),
+            turned @ saved.outputs[:-1].view(time * batch, size),
+            by_bias,
+            None,
             None,
         )
 
 
 class _Product:
-    """Products of [rows, in] with one weight [out, in], which is put in oneDNN's own order once where that is had."""
+    """Products of [rows, in] with one contiguous weight [out, in], put in oneDNN's own order once where that is had."""
 
     def __init__(self, weight: Tensor, rows: int) -> None:
-        self._weight = weight.contiguous()
+        self._weight = weight
         self._packed: Tensor | None = None
         if torch.backends.mkldnn.is_available():
             try:
@@ -127,12 +214,8 @@ class _Product:
             except (RuntimeError, AttributeError):  # not an operator that PyTorch promises
                 self._packed = None
 
-    def __call__(self, rows: Tensor, added: Tensor | None = None) -> Tensor:
+    def __call__(self, rows: Tensor) -> Tensor:
         if self._packed is None:
-            return F.linear(rows, self._weight) if added is None else torch.addmm(added, rows, self._weight.t())
-        product: Tensor
-        if added is None:
-            product = torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
-        else:
-            product = torch.ops.mkldnn._linear_pointwise.binary(rows, added, self._packed, None, "add")
+            return F.linear(rows, self._weight)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
         return product

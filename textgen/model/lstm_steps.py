@@ -1,0 +1,144 @@
+"""What an LSTM does at a step beside its products, in bf16, as machine code: one pass over what stays in the cache.
+
+Gates are computed, and sums over time kept, in float32. The slow reference is `lstm_window` when it works plainly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textgen.compiled import compiled, part
+from textgen.model.half_precision import Halves, narrowed, widened
+
+_Floats = NDArray[np.float32]
+
+_float = np.float32
+_ONE, _HALF = _float(1.0), _float(0.5)
+# Here the quotient below is 1 to the last bit.
+_LIMIT = _float(7.90531110763549805)
+# tanh as the quotient of two polynomials, of odd and even powers: the approximation of Eigen (https://eigen.tuxfamily.org,
+# generic_fast_tanh_float), right to 3e-7. It takes no branch and no exponential.
+_P1, _P3, _P5 = map(_float, (4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05))
+_P7, _P9 = map(_float, (5.12229709037114e-08, -8.60467152213735e-11))
+_P11, _P13 = map(_float, (2.00018790482477e-13, -2.76076847742355e-16))
+_Q0, _Q2 = map(_float, (4.89352518554385e-03, 2.26843463243900e-03))
+_Q4, _Q6 = map(_float, (1.18534705686654e-04, 1.19825839466702e-06))
+
+
+def _plain(function: Any) -> Any:
+    """Numbers that are finite, in sums of any order: several at once then."""
+    return part(function, inline="always")
+
+
+@_plain
+def _tanh(number: Any) -> Any:
+    number = min(max(number, -_LIMIT), _LIMIT)
+    square = number * number
+    above = (((((_P13 * square + _P11) * square + _P9) * square + _P7) * square + _P5) * square + _P3) * square + _P1
+    below = ((_Q6 * square + _Q4) * square + _Q2) * square + _Q0
+    return number * above / below
+
+
+@_plain
+def _sigmoid(number: Any) -> Any:
+    return _HALF * _tanh(_HALF * number) + _HALF
+
+
+@_plain
+def _sigmoids(given: Any, added: Any, bias: Any, found: Any) -> None:
+    for j in range(found.size):
+        found[j] = _sigmoid(widened(given[j]) + widened(added[j]) + bias[j])
+
+
+def _step(function: Any) -> Any:
+    return compiled(function, fastmath=True)
+
+
+# Loops are short and many: those over many arrays at once are not made parallel by the compiler.
+
+
+@_step
+def step_forward(
+    step: int,
+    by_hidden: Halves,
+    by_inputs: Halves,
+    bias: _Floats,
+    gates: _Floats,
+    cells: _Floats,
+    squashed: _Floats,
+    outputs: Halves,
+) -> None:
+    """From what the gates of a step are given to its cell and output.
+
+    That is the sum of `by_hidden` [batch, 4 · hidden], the step's of `by_inputs` [time, batch, 4 · hidden] and `bias`
+    [4 · hidden], i, f, g and o side by side. `gates` [time, batch, 4 · hidden] and `squashed`, tanh of the cell,
+    [time, batch, hidden] are written at `step`, `cells` and `outputs` [time + 1, batch, hidden] at the next.
+    """
+    rows, size = squashed.shape[1:]
+    for row in range(rows):
+        given, added, gate = by_hidden[row], by_inputs[step, row], gates[step, row]
+        before, after = cells[step, row], cells[step + 1, row]
+        tanh_of_cell, output = squashed[step, row], outputs[step + 1, row]
+        i, f, g, o = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
+        _sigmoids(given[: 2 * size], added[: 2 * size], bias[: 2 * size], gate[: 2 * size])
+        _sigmoids(given[3 * size :], added[3 * size :], bias[3 * size :], o)
+        to_g, added_to_g = given[2 * size : 3 * size], added[2 * size : 3 * size]
+        bias_of_g = bias[2 * size : 3 * size]
+        for j in range(size):
+            g[j] = _tanh(widened(to_g[j]) + widened(added_to_g[j]) + bias_of_g[j])
+        for j in range(size):
+            after[j] = f[j] * before[j] + i[j] * g[j]
+        for j in range(size):
+            squash = _tanh(after[j])
+            tanh_of_cell[j] = squash
+            output[j] = narrowed(o[j] * squash)
+
+
+@_step
+def step_backward(
+    step: int,
+    by_hidden: Halves,
+    by_outputs: Halves,
+    gates: _Floats,
+    cells: _Floats,
+    squashed: _Floats,
+    by_cell: _Floats,
+    by_gates: Halves,
+    by_bias: _Floats,
+) -> None:
+    """From the gradient of a step's output and cell to those of its gates and of the cell before.
+
+    The gradient of the output is the sum of `by_hidden` [batch, hidden], by the steps after it, and `by_outputs`
+    [time, batch, hidden]. `by_cell` [batch, hidden] is replaced by the one of the cell before, `by_gates`
+    [time, batch, 4 · hidden] is written at `step`, and added to `by_bias` [4 · hidden].
+    """
+    rows, size = by_hidden.shape
+    by_i, by_f, by_g, by_o = by_bias[:size], by_bias[size : 2 * size], by_bias[2 * size : 3 * size], by_bias[3 * size :]
+    for row in range(rows):
+        later, now, before, tanh_of_cell = by_hidden[row], by_outputs[step, row], cells[step, row], squashed[step, row]
+        gate, found, cell = gates[step, row], by_gates[step, row], by_cell[row]
+        i, f, g, o = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
+        to_i, to_f, to_g, to_o = found[:size], found[size : 2 * size], found[2 * size : 3 * size], found[3 * size :]
+        for j in range(size):
+            output = widened(later[j]) + widened(now[j])
+            cell[j] += output * o[j] * (_ONE - tanh_of_cell[j] * tanh_of_cell[j])
+            gradient = output * tanh_of_cell[j] * o[j] * (_ONE - o[j])
+            by_o[j] += gradient
+            to_o[j] = narrowed(gradient)
+        for j in range(size):
+            gradient = cell[j] * g[j] * i[j] * (_ONE - i[j])
+            by_i[j] += gradient
+            to_i[j] = narrowed(gradient)
+        for j in range(size):
+            gradient = cell[j] * i[j] * (_ONE - g[j] * g[j])
+            by_g[j] += gradient
+            to_g[j] = narrowed(gradient)
+        for j in range(size):
+            kept = cell[j] * f[j]
+            gradient = kept * before[j] * (_ONE - f[j])
+            by_f[j] += gradient
+            to_f[j] = narrowed(gradient)
+            cell[j] = kept

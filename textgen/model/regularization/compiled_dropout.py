@@ -1,0 +1,62 @@
+"""`weight_dropout` as machine code: what is dropped follows from a number, so that no mask is kept.
+
+Numbered words come from SplitMix64 (Steele, Lea & Flood 2014, https://doi.org/10.1145/2714064.2660195), whose n-th
+word is a function of n. Each word is four times 16 bits; the lowest are those of the first entry.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textgen.compiled import compiled, part
+from textgen.model.half_precision import Halves, narrowed, widened
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_BY_30, _BY_27, _BY_31 = np.uint64(30), np.uint64(27), np.uint64(31)
+# Entries at a time: what is drawn for them stays in the nearest cache.
+_ENTRIES = 4096
+
+_Floats = NDArray[np.float32]
+
+
+@part
+def _draw(seed: Any, first: int, words: Any) -> None:
+    """The words from number `first` on."""
+    for place in range(words.size):
+        word = seed + np.uint64(first + place + 1) * _STEP
+        word = (word ^ (word >> _BY_30)) * _FIRST
+        word = (word ^ (word >> _BY_27)) * _SECOND
+        words[place] = word ^ (word >> _BY_31)
+
+
+@compiled
+def drop(weight: _Floats, seed: int, dropped: int, scale: float, kept: Halves) -> None:
+    """Writes `weight`, `scale` times as large or dropped, to `kept`; both are flat.
+
+    An entry is dropped where its 16 bits are below `dropped`.
+    """
+    words = np.empty(_ENTRIES // 4, np.uint64)
+    bits = words.view(np.uint16)
+    limit, factor, nothing = np.uint16(dropped), np.float32(scale), np.float32(0.0)
+    for start in range(0, weight.size, _ENTRIES):
+        _draw(np.uint64(seed), start // 4, words)
+        entries, found = weight[start : start + _ENTRIES], kept[start : start + _ENTRIES]
+        for j in range(entries.size):
+            found[j] = narrowed(entries[j] * (factor if bits[j] >= limit else nothing))
+
+
+@compiled
+def drop_gradient(by_kept: Halves, seed: int, dropped: int, scale: float, by_weight: _Floats) -> None:
+    """Writes the gradient by the weight that `drop` was given."""
+    words = np.empty(_ENTRIES // 4, np.uint64)
+    bits = words.view(np.uint16)
+    limit, factor, nothing = np.uint16(dropped), np.float32(scale), np.float32(0.0)
+    for start in range(0, by_kept.size, _ENTRIES):
+        _draw(np.uint64(seed), start // 4, words)
+        entries, found = by_kept[start : start + _ENTRIES], by_weight[start : start + _ENTRIES]
+        for j in range(entries.size):
+            found[j] = widened(entries[j]) * (factor if bits[j] >= limit else nothing)
