@@ -124,9 +124,12 @@ def test_dropouts_keep_the_mean(rate: float) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_every_parameter_learns(cell: str, make_model: MakeModel) -> None:
+@pytest.mark.parametrize("halved", [False, True])
+def test_every_parameter_learns(cell: str, halved: bool, make_model: MakeModel) -> None:
     model, token_ids = make_model(cell), ids(4, 8)
-    logits, _ = model(token_ids, model.initial_state(4), dropout=all_dropouts(1, 0.1))
+    with torch.autocast("cpu", torch.bfloat16, enabled=halved):
+        logits, _ = model(token_ids, model.initial_state(4), dropout=all_dropouts(1, 0.1))
+    logits = logits.float()
     F.cross_entropy(logits.flatten(0, 1), token_ids.flatten()).backward()
     silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
     assert silent == []

@@ -1,0 +1,81 @@
+"""The written-out LSTM: machine code against operations of PyTorch, both against the cell's equations (test_cells)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textgen.compiled import compiled
+from textgen.model.cells import LSTM
+from textgen.model.half_precision import halves_of, narrowed, transposed, widened
+from textgen.model.lstm_steps import step_forward
+from textgen.model.lstm_window import lstm_window
+
+
+@pytest.mark.parametrize(("batch", "time", "width", "size"), [(1, 1, 1, 1), (3, 9, 6, 16), (2, 40, 33, 70)])
+def test_machine_code_and_operations_agree(batch: int, time: int, width: int, size: int) -> None:
+    layer = LSTM(width, size)
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(batch, time, width, generator=generator, requires_grad=True)
+    h, c = (torch.randn(batch, size, generator=generator).requires_grad_() for _ in range(2))
+    wanted = [inputs, h, c, *layer.parameters()]
+    results = []
+    for plainly in (False, True):
+        outputs, *last = lstm_window(inputs, h, c, layer.gate_weights(), torch.bfloat16, plainly=plainly)
+        loss = outputs.float().square().sum() + sum(part.square().sum() for part in last)
+        found = [outputs.float(), *last, *torch.autograd.grad(loss, wanted)]
+        results.append([part.detach() for part in found])
+    for fast, slow in zip(*results, strict=True):
+        assert fast.shape == slow.shape
+        assert (fast - slow).norm().item() / slow.norm().item() < 0.01
+
+
+def test_gates_are_right_far_from_zero() -> None:
+    """Where an approximation is cut off, and beyond."""
+    numbers = np.array([-80.0, -12.0, -7.9, -3.0, -1e-3, 0.0, 1e-3, 3.0, 7.9, 12.0, 80.0], np.float32)
+    size = len(numbers)
+    given_by = torch.zeros(1, 4 * size, dtype=torch.bfloat16)
+    gates, cells = np.empty((1, 1, 4 * size), np.float32), np.zeros((2, 1, size), np.float32)
+    squashed, outputs = np.empty((1, 1, size), np.float32), np.zeros((2, 1, size), np.uint16)
+    nothing = halves_of(given_by)
+    step_forward(0, nothing, nothing[None], np.tile(numbers, 4), gates, cells, squashed, outputs)
+    exact = numbers.astype(np.float64)
+    i, f, g, o = gates[0, 0].reshape(4, size)
+    for sigmoid in (i, f, o):
+        np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-exact)), atol=1e-6)
+    np.testing.assert_allclose(g, np.tanh(exact), atol=1e-6)
+    np.testing.assert_allclose(squashed[0, 0], np.tanh(cells[1, 0].astype(np.float64)), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 70), (33, 16), (64, 100)])
+def test_a_matrix_is_turned(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape).bfloat16()
+    turned = transposed(matrix)
+    assert turned.is_contiguous()
+    assert torch.equal(turned, matrix.t())
+
+
+@compiled
+def _narrow(numbers: np.ndarray, found: np.ndarray) -> None:
+    for place in range(numbers.size):
+        found[place] = narrowed(numbers[place])
+
+
+@compiled
+def _widen(halves: np.ndarray, found: np.ndarray) -> None:
+    for place in range(halves.size):
+        found[place] = widened(halves[place])
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40))
+def test_rounding_is_that_of_pytorch(numbers: list[float]) -> None:
+    exact = torch.tensor(numbers, dtype=torch.float32)
+    found, back = torch.empty_like(exact, dtype=torch.bfloat16), torch.empty_like(exact)
+    _narrow(exact.numpy(), halves_of(found))
+    assert torch.equal(found, exact.bfloat16())
+    _widen(halves_of(found), back.numpy())
+    assert torch.equal(back, found.float())
