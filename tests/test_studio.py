@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +82,18 @@ def test_models_are_listed_and_damaged_ones_left_out(models: Path, trained_run: 
     assert [(info.name, info.folder) for info in run_only] == [("tiny", trained_run / "checkpoints" / "best")]
     runs = Studio([trained_run.parent], device="cpu").models()
     assert [(info.name, info.folder) for info in runs] == [("tiny", trained_run / "checkpoints" / "best")]
+
+
+def test_a_model_that_may_not_be_read_hinders_no_other(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == models / "tiny" / "config.json":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert [info.name for info in Studio([models], device="cpu").models()] == ["babbler", "bad-weights"]
 
 
 def test_a_folder_may_be_given_in_any_way(models: Path, trained_run: Path) -> None:

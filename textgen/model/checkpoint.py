@@ -100,7 +100,8 @@ def save_checkpoint(
 def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits: Limits | None = None) -> Checkpoint:
     """Reads a checkpoint folder; weights become float32 on `device`.
 
-    Raises `BadCheckpoint` naming file and field when anything in it is missing, damaged or contradicts the rest.
+    Raises `BadCheckpoint` naming file and field when anything in it is missing, damaged or contradicts the rest,
+    and `MissingFile` where a file goes meanwhile or may not be read, as all that reads a checkpoint does.
     """
     from textgen.model.weights import read_model  # imports torch
 
