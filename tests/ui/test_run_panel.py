@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,10 +43,15 @@ class Place:
             self.panel = RunPanel(shelf, self.workshop, People(None), build_i18n(), language, started)
 
     def look(
-        self, run: str, compared: list[str] | None = None, scale: str = "linear", smoothing: object = 0.8
+        self,
+        run: str,
+        compared: list[str] | None = None,
+        scale: str = "linear",
+        smoothing: object = 0.8,
+        seen: str = "",
     ) -> list[Any]:
         asking: Any = SimpleNamespace(cookies={}, session_hash="x")
-        return self.panel.look(asking, "en", run, compared, scale, smoothing)
+        return self.panel.look(asking, "en", run, compared, scale, smoothing, seen)
 
     def ask(self, handler: str, *inputs: object) -> list[list[Any]]:
         """What a browser that sends `inputs` is answered by each event of that handler."""
@@ -102,3 +109,29 @@ def test_the_number_beside_the_slider_may_be_anything_while_somebody_types(
     ]
     assert len(answers) > 2
     assert all(plot in str(answer) for answer in answers)
+
+
+def test_a_queue_that_cannot_be_read_is_told_and_all_is_drawn_once_it_can(place: Place) -> None:
+    before = place.look(_NEWER)
+    queue = place.runs / "queue.sqlite3"
+    queue.rename(place.runs / "aside")
+    queue.mkdir()
+    place.workshop.forget()
+    updates = place.look(_NEWER, seen=before[-1])
+    assert "could not be written" in updates[2]
+    assert updates[-2].active
+    assert len(updates) == len(before)
+    queue.rmdir()
+    place.workshop.forget()
+    assert place.look(_NEWER, seen=updates[-1])[2] == before[2]
+
+
+def test_a_run_that_may_not_be_read_leaves_the_fields_empty(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking: Any = SimpleNamespace(cookies={}, session_hash="x")
+    assert place.panel.choose(asking, _NEWER)[1] == _NEWER
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert not any(place.panel.choose(asking, _NEWER))

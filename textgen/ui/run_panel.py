@@ -210,6 +210,25 @@ class RunPanel:
     ) -> list[Any]:
         """What shows `run`, or the latest; `listed` is the one that is chosen in the list."""
         language, person = known_language(language_name), self._people.of(request)
+        try:
+            return self._latest(person, language, run, compared, scale, smoothing, listed=listed, seen=seen)
+        except (TextgenError, OSError) as error:
+            # Without a mark the next look draws all anew, and it comes by itself.
+            told, unchanged = failure_html(error, language), [gr.skip()] * (10 + len(_VERBS))
+            return [gr.skip(), gr.skip(), told, *unchanged, gr.Timer(active=True), ""]
+
+    def _latest(
+        self,
+        person: Person,
+        language: Language,
+        run: str | None,
+        compared: list[str] | None,
+        scale: str,
+        smoothing: object,
+        *,
+        listed: str | None,
+        seen: str,
+    ) -> list[Any]:
         while True:
             views = self._workshop.runs(person)
             try:
@@ -341,7 +360,7 @@ class RunPanel:
         try:
             view = self._workshop.jobs.view(run or "", self._people.of(request))
             prompts = view.folder.sample_prompts(view.folder.settings())
-        except TextgenError:
+        except (TextgenError, OSError):
             return "", "", *answers
         return "\n".join(prompts), view.title, *answers
 
