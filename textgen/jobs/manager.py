@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from textgen.config import RunSettings, update_settings
-from textgen.errors import CannotStart, InvalidSetting, NoRoom, NotFound, TextgenError
+from textgen.errors import CannotStart, CannotWrite, InvalidSetting, NoRoom, NotFound, TextgenError
 from textgen.files import folder_bytes, write_atomically
 from textgen.jobs.fetched import FetchedModels
 from textgen.jobs.launcher import Launcher, kill_process
@@ -151,7 +151,11 @@ class JobManager:
         # Flagged first: a server that dies now must not leave half a run to be seen.
         write_atomically(view.folder.discarded, b"")
         # A worker that is about to begin finds its claim gone.
-        entry = self._store.remove(run_id)
+        try:
+            entry = self._store.remove(run_id)
+        except CannotWrite:
+            # On a full disk something must be deleted before anything can be written; `dispatch` takes the row out.
+            entry = self._store.entry(run_id)
         processes = [
             entry.process if entry else None,
             view.status.identity if view.status.state in ACTIVE_STATES else None,
@@ -277,6 +281,11 @@ class JobManager:
         if status is None or folder.discarded.exists():
             return None
         created = about.get("created")
+        if not isinstance(created, (int, float)):
+            try:
+                created = folder.path.stat().st_mtime
+            except OSError:  # discarded just now
+                return None
         entry = entries.get(run_id)
         state = status.state
         if self._is_stale(status):
@@ -289,7 +298,7 @@ class JobManager:
             run_id=run_id,
             title=str(about.get("title") or run_id),
             owner=str(about.get("owner", "")),
-            created=created if isinstance(created, (int, float)) else folder.path.stat().st_mtime,
+            created=created,
             state=state,
             status=status,
             position=waiting.index(run_id) + 1 if run_id in waiting else None,
