@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from textgen import studio as studio_module
 from textgen.config import GenerationSettings, ModelSettings
 from textgen.errors import BadCheckpoint, EngineClosed, InvalidSetting, NotFound
 from textgen.jobs.checkpoints import open_checkpoint
@@ -148,6 +149,24 @@ def test_other_peoples_runs_are_not_listed(private: Studio) -> None:
     assert {info.name for info in private.models(Person("nobody:1"))} == shipped
     for everything in (private.models(), private.models(Person("x", is_admin=True))):
         assert {info.name for info in everything} == shipped | {"run-1", "run-2", "run-4"}
+
+
+@pytest.mark.parametrize("moment", ["read_about", "read_model_settings"])
+def test_a_run_that_is_discarded_while_it_is_looked_at_is_not_shown_to_others(
+    private: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    place: Any = RunFolder if moment == "read_about" else studio_module
+    real = getattr(place, moment)
+
+    def discard(looked_at: Any, **options: Any) -> Any:
+        found = real(looked_at, **options)
+        if tmp_path / "run-1" in (path := getattr(looked_at, "path", looked_at), *path.parents):
+            os.replace(tmp_path / "run-1", tmp_path / ".gone-run-1")
+        return found
+
+    monkeypatch.setattr(place, moment, discard)
+    assert "run-1" not in {info.name for info in private.models(BO)}
+    assert (tmp_path / ".gone-run-1").is_dir()
 
 
 def test_runs_are_called_by_their_titles(private: Studio) -> None:
