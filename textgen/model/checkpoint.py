@@ -133,9 +133,13 @@ def generation_json(generation: GenerationSettings) -> str:
 
 
 def read_model_settings(folder: Path, *, limits: Limits | None = None) -> tuple[ModelSettings, dict[str, Any]]:
-    """The architecture and the whole of config.json, without reading weights; raises `BadCheckpoint`."""
+    """The architecture and the whole of config.json, without reading weights; raises `BadCheckpoint`.
+
+    What config.json leaves out of the architecture stands there with its default.
+    """
     config = _read_config(recover_folder(folder), limits or Limits())
-    return _checked(ModelSettings, config["model"], CONFIG, "model"), config
+    settings: ModelSettings = _checked(ModelSettings, config["model"], CONFIG, "model")
+    return settings, {**config, "model": settings.model_dump()}
 
 
 def read_tokenizer(folder: Path, *, limits: Limits | None = None) -> tuple[ModelSettings, bytes]:
