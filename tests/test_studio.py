@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,15 @@ def test_a_model_that_may_not_be_read_hinders_no_other(models: Path, monkeypatch
 
     monkeypatch.setattr(Path, "read_bytes", read)
     assert [info.name for info in Studio([models], device="cpu").models()] == ["babbler", "bad-weights"]
+
+
+def test_a_folder_that_may_not_be_searched_holds_no_model(
+    models: Path, tmp_path: Path, unsearchable: Callable[[Path], None]
+) -> None:
+    shutil.copytree(models / "tiny", tmp_path / "tiny")
+    (tmp_path / "lost+found").mkdir()
+    unsearchable(tmp_path / "lost+found")
+    assert [info.name for info in Studio([tmp_path], device="cpu").models()] == ["tiny"]
 
 
 def test_a_folder_may_be_given_in_any_way(models: Path, trained_run: Path) -> None:

@@ -44,6 +44,14 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return Path(given) if given else platformdirs.user_cache_path("textgen-studio", appauthor=False)
 
 
+def is_file(path: Path) -> bool:
+    """As pathlib has it, which raises in a folder that may not be searched, such as lost+found: there is none here."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
     """Turns an `OSError` (full disk, missing rights) into `CannotWrite`, a sentence that names the path."""
@@ -97,9 +105,9 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 def recover_folder(folder: Path) -> Path:
     """`folder`, put back in its place first if a crash caught it stepping aside."""
     old = _aside(folder)
-    if not folder.exists() and old.is_dir():
-        # No crash but a `replace_folder` in another process that is just done: then the new one is there.
-        with suppress(OSError):
+    # A `replace_folder` in another process that is just done is no crash: then the new one is there.
+    with suppress(OSError):
+        if not folder.exists() and old.is_dir():
             os.rename(old, folder)
     return folder
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,7 @@ def test_a_worker_keeps_to_the_limits_of_the_host(tmp_path: Path, quick: RunSett
 _DISPATCHER = """
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from textgen.jobs.manager import JobManager
 manager = JobManager(Path(sys.argv[1]), device="cpu", threads=1, niceness=0)
@@ -409,6 +411,17 @@ def test_a_run_that_goes_while_it_is_looked_at_is_none(
 
     monkeypatch.setattr(RunFolder, "read_status", late)
     assert [view.run_id for view in manager.runs()] == [kept]
+
+
+def test_a_folder_that_may_not_be_searched_is_no_run(
+    manager: JobManager, quick: RunSettings, unsearchable: Callable[[Path], None]
+) -> None:
+    run = submit_quietly(manager, quick, ANN)
+    (manager.root / "lost+found").mkdir()
+    unsearchable(manager.root / "lost+found")
+    manager.recover()
+    assert [view.run_id for view in manager.runs()] == [run]
+    assert manager.fetched.names(ADMIN) == []
 
 
 def test_what_is_discarded_makes_room_on_a_full_disk(

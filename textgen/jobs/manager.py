@@ -22,7 +22,7 @@ import psutil
 
 from textgen.config import RunSettings, update_settings
 from textgen.errors import CannotStart, CannotWrite, InvalidSetting, NoRoom, NotFound, TextgenError
-from textgen.files import folder_bytes, write_atomically
+from textgen.files import folder_bytes, is_file, write_atomically
 from textgen.jobs.fetched import FetchedModels
 from textgen.jobs.launcher import Launcher, kill_process
 from textgen.jobs.people import EVERYBODY, Person
@@ -270,7 +270,7 @@ class JobManager:
         if not self.root.is_dir():
             return []
         children = [path for path in self.root.iterdir() if path.is_dir() and not path.is_symlink()]
-        return sorted(path.name for path in children if path.name[0] != "." and (path / "config.json").is_file())
+        return sorted(path.name for path in children if path.name[0] != "." and is_file(path / "config.json"))
 
     def _folder(self, run_id: str) -> RunFolder:
         return RunFolder(self.root / run_id, wall_clock=self._wall_clock)

@@ -32,7 +32,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from textgen.config import RunSettings, parse_settings, read_settings_file, update_settings
 from textgen.errors import CannotWrite, InvalidSetting
-from textgen.files import explain_write_errors, recover_folder, write_atomically
+from textgen.files import explain_write_errors, is_file, recover_folder, write_atomically
 from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.run_status import RunState, RunStatus, error_details, read_status
 
@@ -232,7 +232,7 @@ def _step_of(line: bytes) -> float:
 def resolve_checkpoint(path: Path) -> Path:
     """The checkpoint folder that `path` means: itself, or the best (else the last) one of a run."""
     for candidate in (path / "checkpoints" / "best", path / "checkpoints" / "last"):
-        if (recover_folder(candidate) / "config.json").is_file():
+        if is_file(recover_folder(candidate) / "config.json"):
             return candidate
     return path
 

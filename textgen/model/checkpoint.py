@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from textgen.config import GenerationSettings, ModelSettings, Settings, parse_settings
 from textgen.errors import BadCheckpoint, InvalidSetting
-from textgen.files import recover_folder, replace_folder
+from textgen.files import is_file, recover_folder, replace_folder
 from textgen.limits import Limits
 from textgen.model.untrusted import read_file, read_json
 from textgen.model.weight_files import WeightFormat
@@ -159,7 +159,7 @@ def read_card(folder: Path, *, limits: Limits | None = None) -> str:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether the folder claims to be a checkpoint."""
-    return (recover_folder(folder) / CONFIG).is_file()
+    return is_file(recover_folder(folder) / CONFIG)
 
 
 def _read_config(folder: Path, limits: Limits) -> dict[str, Any]:
