@@ -16,7 +16,8 @@ import pytest
 
 from tests.jobs.conftest import DEADLINE_SECONDS, LookFor, full_disk, wait_for_state
 from textgen.config import RunSettings, update_settings
-from textgen.errors import InvalidSetting, NoRoom, NotFound
+from textgen.errors import CannotWrite, InvalidSetting, NoRoom, NotFound
+from textgen.jobs import manager as manager_module
 from textgen.jobs.manager import JobManager, open_queue
 from textgen.jobs.people import Person
 from textgen.jobs.process_identity import ProcessIdentity
@@ -411,6 +412,22 @@ def test_a_run_that_goes_while_it_is_looked_at_is_none(
 
     monkeypatch.setattr(RunFolder, "read_status", late)
     assert [view.run_id for view in manager.runs()] == [kept]
+
+
+def test_what_cannot_be_written_is_told(
+    manager: JobManager, quick: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = submit_quietly(manager, quick, ANN)
+    manager.pause(run)
+    # A folder cannot be deleted as the file is that stands there else.
+    manager.view(run).folder.control.mkdir()
+    with pytest.raises(CannotWrite, match=r"control\.json"):
+        manager.resume(run)
+    (tmp_path / "texts").mkdir()
+    (manager.root / "taken").touch()
+    monkeypatch.setattr(manager_module, "new_run_id", lambda _: "taken")
+    with pytest.raises(CannotWrite, match="taken"):
+        manager.submit(quick, texts=tmp_path / "texts")
 
 
 def test_a_folder_that_may_not_be_searched_is_no_run(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.text.samples import CHINESE
-from textgen.errors import InvalidSetting, MissingFile, NoSuchColumn, NotFound
+from textgen.errors import CannotWrite, InvalidSetting, MissingFile, NoSuchColumn, NotFound
 from textgen.jobs.people import EVERYBODY, Person
 from textgen.jobs.uploads import Upload, UploadStore
 from textgen.limits import Limits
@@ -163,6 +163,12 @@ def test_uploads_are_their_owners_alone(store: UploadStore) -> None:
     # An administrator who reads it again does not take it away.
     store.read_again(upload.upload_id, EVERYBODY, "pasted")
     assert store.get(upload.upload_id, ANNA).pasted == "secret"
+
+
+def test_a_folder_that_cannot_be_made_is_told(store: UploadStore, tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(CannotWrite):
+        store.receive([], "text", ANNA)
 
 
 def test_an_id_is_never_a_path(store: UploadStore, tmp_path: Path) -> None:

@@ -100,7 +100,10 @@ class FetchedModels:
         gone = self._runs / _FOLDER / name
         with explain_write_errors(gone):
             gone.parent.mkdir(exist_ok=True)
-            os.replace(self._runs / name, gone)
+            try:
+                os.replace(self._runs / name, gone)
+            except FileNotFoundError:  # somebody else was quicker
+                raise NotFound("model", name, "") from None
         shutil.rmtree(gone, ignore_errors=True)
 
     def check_own(self, name: str, person: Person) -> None:

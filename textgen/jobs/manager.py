@@ -22,7 +22,7 @@ import psutil
 
 from textgen.config import RunSettings, update_settings
 from textgen.errors import CannotStart, CannotWrite, InvalidSetting, NoRoom, NotFound, TextgenError
-from textgen.files import folder_bytes, is_file, write_atomically
+from textgen.files import explain_write_errors, folder_bytes, is_file, write_atomically
 from textgen.jobs.fetched import FetchedModels
 from textgen.jobs.launcher import Launcher, kill_process
 from textgen.jobs.people import EVERYBODY, Person
@@ -101,7 +101,8 @@ class JobManager:
         title = self.free_title(checked_title(title, most), person)
         try:
             if texts is not None:
-                folder.path.mkdir(parents=True)
+                with explain_write_errors(folder.path):
+                    folder.path.mkdir(parents=True)
                 os.replace(texts, folder.texts)
                 settings = _moved(settings, texts, folder.texts)
             folder.write_settings(settings)
@@ -178,7 +179,8 @@ class JobManager:
             raise InvalidSetting("run", f"one that is {view.state}", f"one that is {', '.join(sorted(allowed))}")
         self._check_disk()
         self._check_time(view, float((longer or {}).get("minutes") or 0.0))
-        view.folder.control.unlink(missing_ok=True)
+        with explain_write_errors(view.folder.control):
+            view.folder.control.unlink(missing_ok=True)
         self._enqueue(view.folder, view.owner, {"longer": longer} if longer else {}, view.status)
         self.dispatch()
 

@@ -128,8 +128,9 @@ class UploadStore:
             return {}
 
     def _check_room(self, size: int, person: Person) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._root).free - size
+        with explain_write_errors(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self._root).free - size
         if free < self._limits.min_free_disk_bytes:
             raise NoRoom(max(0, free), self._limits.min_free_disk_bytes)
         if person.is_admin:
