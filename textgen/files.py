@@ -63,12 +63,13 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         raise CannotWrite(str(path), str(error)) from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces the file at `path` by `data`; raises `CannotWrite`."""
+def write_atomically(path: Path, data: bytes, *, make_folder: bool = True) -> None:
+    """Replaces the file at `path` by `data`; raises `CannotWrite`, where its folder is not to be made if it is gone."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     with explain_write_errors(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if make_folder:
+                path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as stream:
                 stream.write(data)
                 stream.flush()

@@ -150,7 +150,7 @@ class JobManager:
         view = self.view(run_id, person)
         self._check_unneeded(view.folder.path, "run")
         # Flagged first: a server that dies now must not leave half a run to be seen.
-        write_atomically(view.folder.discarded, b"")
+        write_atomically(view.folder.discarded, b"", make_folder=False)
         # A worker that is about to begin finds its claim gone.
         try:
             entry = self._store.remove(run_id)
