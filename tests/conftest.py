@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -49,6 +52,22 @@ def chromium_path() -> str:
     if os.environ.get("TEXTGEN_REQUIRE_BROWSER"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture
+def unsearchable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a folder that only its owner may search look as it does to others: tests may run as root, who may all."""
+    stat = os.stat
+
+    def close(folder: Path) -> None:
+        def refuse(path: Any, **options: Any) -> os.stat_result:
+            if isinstance(path, str | Path) and folder in Path(path).parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return stat(path, **options)
+
+        monkeypatch.setattr(os, "stat", refuse)
+
+    return close
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from textgen import studio as studio_module
 from textgen.config import GenerationSettings, ModelSettings
 from textgen.errors import BadCheckpoint, EngineClosed, InvalidSetting, NotFound
 from textgen.jobs.checkpoints import open_checkpoint
@@ -82,6 +85,27 @@ def test_models_are_listed_and_damaged_ones_left_out(models: Path, trained_run: 
     assert [(info.name, info.folder) for info in runs] == [("tiny", trained_run / "checkpoints" / "best")]
 
 
+def test_a_model_that_may_not_be_read_hinders_no_other(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == models / "tiny" / "config.json":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert [info.name for info in Studio([models], device="cpu").models()] == ["babbler", "bad-weights"]
+
+
+def test_a_folder_that_may_not_be_searched_holds_no_model(
+    models: Path, tmp_path: Path, unsearchable: Callable[[Path], None]
+) -> None:
+    shutil.copytree(models / "tiny", tmp_path / "tiny")
+    (tmp_path / "lost+found").mkdir()
+    unsearchable(tmp_path / "lost+found")
+    assert [info.name for info in Studio([tmp_path], device="cpu").models()] == ["tiny"]
+
+
 def test_a_folder_may_be_given_in_any_way(models: Path, trained_run: Path) -> None:
     names = [info.name for info in Studio([models], device="cpu").models()]
     for folders in (models, str(models), [str(models)], (models,)):
@@ -134,6 +158,24 @@ def test_other_peoples_runs_are_not_listed(private: Studio) -> None:
     assert {info.name for info in private.models(Person("nobody:1"))} == shipped
     for everything in (private.models(), private.models(Person("x", is_admin=True))):
         assert {info.name for info in everything} == shipped | {"run-1", "run-2", "run-4"}
+
+
+@pytest.mark.parametrize("moment", ["read_about", "read_model_settings"])
+def test_a_run_that_is_discarded_while_it_is_looked_at_is_not_shown_to_others(
+    private: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    place: Any = RunFolder if moment == "read_about" else studio_module
+    real = getattr(place, moment)
+
+    def discard(looked_at: Any, **options: Any) -> Any:
+        found = real(looked_at, **options)
+        if tmp_path / "run-1" in (path := getattr(looked_at, "path", looked_at), *path.parents):
+            os.replace(tmp_path / "run-1", tmp_path / ".gone-run-1")
+        return found
+
+    monkeypatch.setattr(place, moment, discard)
+    assert "run-1" not in {info.name for info in private.models(BO)}
+    assert (tmp_path / ".gone-run-1").is_dir()
 
 
 def test_runs_are_called_by_their_titles(private: Studio) -> None:

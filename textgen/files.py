@@ -44,6 +44,14 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return Path(given) if given else platformdirs.user_cache_path("textgen-studio", appauthor=False)
 
 
+def is_file(path: Path) -> bool:
+    """As pathlib has it, which raises in a folder that may not be searched, such as lost+found: there is none here."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
     """Turns an `OSError` (full disk, missing rights) into `CannotWrite`, a sentence that names the path."""
@@ -55,12 +63,13 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         raise CannotWrite(str(path), str(error)) from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces the file at `path` by `data`; raises `CannotWrite`."""
+def write_atomically(path: Path, data: bytes, *, make_folder: bool = True) -> None:
+    """Replaces the file at `path` by `data`; raises `CannotWrite`, where its folder is not to be made if it is gone."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     with explain_write_errors(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if make_folder:
+                path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as stream:
                 stream.write(data)
                 stream.flush()
@@ -97,9 +106,9 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 def recover_folder(folder: Path) -> Path:
     """`folder`, put back in its place first if a crash caught it stepping aside."""
     old = _aside(folder)
-    if not folder.exists() and old.is_dir():
-        # No crash but a `replace_folder` in another process that is just done: then the new one is there.
-        with suppress(OSError):
+    # A `replace_folder` in another process that is just done is no crash: then the new one is there.
+    with suppress(OSError):
+        if not folder.exists() and old.is_dir():
             os.rename(old, folder)
     return folder
 

@@ -193,15 +193,16 @@ class Studio:
                 checkpoint = resolve_checkpoint(candidate)
                 if not is_checkpoint(checkpoint):
                     continue
+                # Whose it is comes first: of a run that is discarded meanwhile nothing can be read, or all is known.
+                run = RunFolder(candidate)
+                about = run.read_about()
+                if run.discarded.exists():
+                    continue
                 try:
                     _, config = read_model_settings(checkpoint, limits=self.limits)
                 except TextgenError:
                     continue
                 name = candidate.name if candidate.name not in found else f"{candidate.parent.name}/{candidate.name}"
-                run = RunFolder(candidate)
-                if run.discarded.exists():
-                    continue
-                about = run.read_about()
                 title, owner = str(about.get("title") or name), about.get("owner")
                 found[name] = ModelInfo(name, checkpoint, config, title, None if owner is None else str(owner))
         return [info for info in found.values() if info.owner is None or person.owns(info.owner)]

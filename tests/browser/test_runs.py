@@ -121,6 +121,7 @@ def test_two_runs_are_compared_smoothed_and_scaled(
         assert all(len(points.split()) >= 4 for points in curves)
 
         smoothed = page.line("training").get_attribute("points") or ""
+        page.page.locator("#plot-smoothing input[type=number]").fill("")
         page.page.locator("#plot-smoothing input[type=number]").fill("0")
         page.page.locator("#plot-smoothing input[type=number]").press("Tab")
         expect(page.line("training")).not_to_have_attribute("points", smoothed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,18 @@ def wait_for_state(manager: JobManager, run_id: str, *states: str) -> RunView:
         assert time.monotonic() < deadline, f"{view.state} instead of {states}: {view.status} {told}"
         assert view.is_active, f"{view.state} instead of {states}: {view.status} {told}"
         time.sleep(0.05)
+
+
+@contextmanager
+def full_disk() -> Iterator[Callable[[], None]]:
+    """No file of this process can grow, until the function is called that this gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def make_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield make_room
+    finally:
+        make_room()

@@ -68,6 +68,22 @@ def test_what_is_no_fetched_model_is_not_removed(models: FetchedModels, trained_
         models.remove("a-run", EVERYBODY)
 
 
+def test_a_model_that_two_remove_at_once_is_not_there_for_one_of_them(
+    models: FetchedModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = models.add("ann/tales", ANNA, lambda folder: folder.mkdir(parents=True))
+    check_own = models.check_own
+
+    def late(name: str, person: Person) -> None:
+        check_own(name, person)
+        monkeypatch.undo()
+        models.remove(name, person)
+
+    monkeypatch.setattr(models, "check_own", late)
+    with pytest.raises(NotFound):
+        models.remove(name, ANNA)
+
+
 def test_nothing_stays_of_one_that_could_not_be_fetched(models: FetchedModels, tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         folder.mkdir(parents=True)

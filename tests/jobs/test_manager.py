@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.jobs.conftest import DEADLINE_SECONDS, LookFor, wait_for_state
+from tests.jobs.conftest import DEADLINE_SECONDS, LookFor, full_disk, wait_for_state
 from textgen.config import RunSettings, update_settings
-from textgen.errors import InvalidSetting, NoRoom, NotFound
+from textgen.errors import CannotWrite, InvalidSetting, NoRoom, NotFound
+from textgen.jobs import manager as manager_module
 from textgen.jobs.manager import JobManager, open_queue
 from textgen.jobs.people import Person
 from textgen.jobs.process_identity import ProcessIdentity
@@ -236,6 +238,7 @@ def test_a_worker_keeps_to_the_limits_of_the_host(tmp_path: Path, quick: RunSett
 _DISPATCHER = """
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from textgen.jobs.manager import JobManager
 manager = JobManager(Path(sys.argv[1]), device="cpu", threads=1, niceness=0)
@@ -391,6 +394,70 @@ def test_what_was_being_discarded_when_the_server_died_is_gone(manager: JobManag
     manager.recover()
     assert not (manager.root / run).exists()
     assert not list(manager.root.glob(".gone-*"))
+
+
+def test_a_run_that_goes_while_it_is_looked_at_is_none(
+    manager: JobManager, quick: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, kept = submit_quietly(manager, quick, ANN), submit_quietly(manager, quick, ANN)
+    folder = RunFolder(manager.root / run)
+    folder.about.write_text("{}", encoding="utf-8")
+    read_status = RunFolder.read_status
+
+    def late(looked_at: RunFolder) -> RunStatus | None:
+        status = read_status(looked_at)
+        if looked_at.path == folder.path:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        return status
+
+    monkeypatch.setattr(RunFolder, "read_status", late)
+    assert [view.run_id for view in manager.runs()] == [kept]
+
+
+def test_what_cannot_be_written_is_told(
+    manager: JobManager, quick: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = submit_quietly(manager, quick, ANN)
+    manager.pause(run)
+    # A folder cannot be deleted as the file is that stands there else.
+    manager.view(run).folder.control.mkdir()
+    with pytest.raises(CannotWrite, match=r"control\.json"):
+        manager.resume(run)
+    (tmp_path / "texts").mkdir()
+    (manager.root / "taken").touch()
+    monkeypatch.setattr(manager_module, "new_run_id", lambda _: "taken")
+    with pytest.raises(CannotWrite, match="taken"):
+        manager.submit(quick, texts=tmp_path / "texts")
+
+
+def test_a_folder_that_may_not_be_searched_is_no_run(
+    manager: JobManager, quick: RunSettings, unsearchable: Callable[[Path], None]
+) -> None:
+    run = submit_quietly(manager, quick, ANN)
+    (manager.root / "lost+found").mkdir()
+    unsearchable(manager.root / "lost+found")
+    manager.recover()
+    assert [view.run_id for view in manager.runs()] == [run]
+    assert manager.fetched.names(ADMIN) == []
+
+
+def test_what_is_discarded_makes_room_on_a_full_disk(
+    tmp_path: Path, quick: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(max_runs_training_per_device=0, min_free_disk_bytes=1)
+    manager = JobManager(tmp_path / "runs", device="cpu", limits=limits)
+    run = manager.submit(quick)
+    rmtree = shutil.rmtree
+    with full_disk() as make_room:
+
+        def delete(path: Path, ignore_errors: bool = False) -> None:
+            rmtree(path, ignore_errors=ignore_errors)
+            make_room()
+
+        monkeypatch.setattr(shutil, "rmtree", delete)
+        manager.discard(run)
+    assert not manager.is_busy
+    assert [path.name for path in manager.root.iterdir()] == ["queue.sqlite3"]
 
 
 def test_a_worker_that_writes_beside_brings_nothing_back(manager: JobManager, quick: RunSettings) -> None:

@@ -123,6 +123,7 @@ def test_what_is_no_run_has_no_settings(folder: RunFolder) -> None:
 
 
 def test_the_status_names_process_and_time(folder: RunFolder) -> None:
+    folder.path.mkdir()
     folder.write_status("running", step=3)
     assert json.loads(folder.status.read_bytes()) == {
         "state": "running",
@@ -191,3 +192,17 @@ def test_a_run_means_its_best_checkpoint_else_its_last(trained_run: Path, tmp_pa
     shutil.rmtree(last)
     assert resolve_checkpoint(run) == run
     assert resolve_checkpoint(tmp_path / "missing") == tmp_path / "missing"
+
+
+def test_what_is_written_to_a_run_that_was_discarded_makes_no_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for write in (
+        lambda: folder.write_about(title="Tales"),
+        lambda: folder.write_prompts(["Once"]),
+        lambda: folder.write_control("pause"),
+        lambda: folder.write_status("paused"),
+    ):
+        with pytest.raises(CannotWrite):
+            write()
+    folder.write_failure(RuntimeError("nobody is there to read it"))
+    assert not folder.path.exists()

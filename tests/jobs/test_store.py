@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.jobs.conftest import full_disk
 from textgen.errors import CannotWrite, InvalidSetting
 from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.store import QueueStore
@@ -154,6 +155,34 @@ def test_a_damaged_file_makes_room_for_a_new_one(tmp_path: Path) -> None:
     store = QueueStore(path, lease_seconds=1, max_attempts=1)
     assert store.entries() == []
     assert (tmp_path / "queue.damaged.sqlite3").read_bytes().startswith(b"no database")
+
+
+def test_a_file_that_is_deleted_under_a_server_is_made_anew(store: QueueStore) -> None:
+    add(store, "a")
+    store.path.unlink()
+    assert store.entries() == []
+    assert store.entry("a") is None
+    add(store, "a", "b")
+    store.path.unlink()
+    add(store, "c")
+    assert order(store) == ["c"]
+    store.path.unlink()
+    store.path.parent.rmdir()
+    for act in (store.entries, lambda: store.remove("a")):
+        with pytest.raises(CannotWrite, match="unable to open"):
+            act()
+    store.path.parent.mkdir()
+    assert store.entries() == []
+
+
+def test_a_full_disk_can_be_looked_at(store: QueueStore) -> None:
+    add(store, "a", "b")
+    with full_disk():
+        assert order(store) == ["a", "b"]
+        assert store.entry("b") is not None
+        with pytest.raises(CannotWrite):
+            store.remove("a")
+    assert order(store) == ["a", "b"]
 
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path, store: QueueStore) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.text.samples import CHINESE
-from textgen.errors import InvalidSetting, MissingFile, NoSuchColumn, NotFound
+from textgen.errors import CannotWrite, InvalidSetting, MissingFile, NoSuchColumn, NotFound
 from textgen.jobs.people import EVERYBODY, Person
 from textgen.jobs.uploads import Upload, UploadStore
 from textgen.limits import Limits
@@ -165,6 +165,12 @@ def test_uploads_are_their_owners_alone(store: UploadStore) -> None:
     assert store.get(upload.upload_id, ANNA).pasted == "secret"
 
 
+def test_a_folder_that_cannot_be_made_is_told(store: UploadStore, tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(CannotWrite):
+        store.receive([], "text", ANNA)
+
+
 def test_an_id_is_never_a_path(store: UploadStore, tmp_path: Path) -> None:
     upload = store.receive([], "text", EVERYBODY)
     name = upload.upload_id
@@ -174,7 +180,14 @@ def test_an_id_is_never_a_path(store: UploadStore, tmp_path: Path) -> None:
             store.get(path, EVERYBODY)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b"\xff"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"{", b"[]", b"{}", b"\xff", b'{"owner": "anna"}', b'{"sources": []}'),
+        b'{"owner": "anna", "pasted": "", "sources": [{"path": null}], "texts": []}',
+        b'{"owner": "anna", "pasted": "", "sources": [], "texts": [{"name": "a"}]}',
+    ],
+)
 def test_a_damaged_upload_is_not_found(store: UploadStore, damage: bytes) -> None:
     upload = store.receive([], "text", ANNA)
     (upload.folder / "upload.json").write_bytes(damage)
@@ -221,6 +234,30 @@ def test_an_upload_in_use_is_not_replaced(store: UploadStore) -> None:
     store.replaced(upload.upload_id, ANNA)
     with pytest.raises(NotFound), store.using(upload.upload_id, ANNA):
         pass
+
+
+def test_an_upload_in_use_is_not_swept(store: UploadStore, clock: Clock) -> None:
+    upload = store.receive([], "text", ANNA)
+    os.utime(upload.folder, (clock() - DAY - 60, clock() - DAY - 60))
+    with store.using(upload.upload_id, ANNA):
+        store.sweep()
+        assert contents(upload) == ["text\n"]
+    store.sweep()
+    with pytest.raises(NotFound):
+        store.get(upload.upload_id, ANNA)
+
+
+def test_an_upload_that_is_read_again_is_not_replaced_meanwhile(store: UploadStore, file: File) -> None:
+    upload = store.receive([file("a.txt", b"caf\xe9 " * 50)], "", ANNA)
+    told = []
+
+    def tell(progress: Progress) -> None:
+        told.append(progress)
+        store.replaced(upload.upload_id, ANNA)
+
+    again = store.read_again(upload.upload_id, ANNA, "a.txt", encoding="latin-1", progress=tell)
+    assert told
+    assert "café" in contents(again)[0]
 
 
 def test_nothing_of_a_run_goes_with_the_upload_that_it_came_from(store: UploadStore, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from textgen.config import GenerationSettings
-from textgen.errors import BadCheckpoint, CannotWrite
+from textgen.errors import BadCheckpoint, CannotWrite, MissingFile
 from textgen.limits import Limits
-from textgen.model import LanguageModel
+from textgen.model import LanguageModel, weights
 from textgen.model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 
 TOKENIZER = b"not opened here, only hashed"
@@ -115,6 +116,38 @@ def test_missing_and_damaged_files_are_named(folder: Path, name: str) -> None:
         load_checkpoint(folder)
     path.unlink()
     with pytest.raises(BadCheckpoint, match=name):
+        load_checkpoint(folder)
+
+
+READ = ["config.json", "tokenizer.model", "README.md", "copy_index.bin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"), [*((name, "read_bytes") for name in READ), ("model.safetensors", "resolve")]
+)
+def test_a_file_that_goes_while_it_is_looked_at_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, moment: str
+) -> None:
+    (folder / "copy_index.bin").write_bytes(b"index")
+    real = getattr(Path, moment)
+
+    def late(path: Path) -> Any:
+        if path.name == name:
+            path.unlink()
+        return real(path)
+
+    monkeypatch.setattr(Path, moment, late)
+    with pytest.raises(MissingFile, match=name):
+        load_checkpoint(folder)
+
+
+def test_weights_that_go_before_they_are_opened_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(path: Path, **options: str) -> Any:
+        path.unlink()
+        return safe_open(path, **options)
+
+    monkeypatch.setattr(weights, "safe_open", late)
+    with pytest.raises(MissingFile, match=r"^model\.safetensors cannot be read: it is gone"):
         load_checkpoint(folder)
 
 

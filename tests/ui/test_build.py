@@ -5,14 +5,17 @@ import re
 import shutil
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import gradio as gr
 import pytest
 
 from textgen.studio import Studio
 from textgen.ui.build import about_model, backend_of, build_page, defaults_for
 from textgen.ui.controls import PAGE_DEFAULTS, controls
+from textgen.ui.endpoints import Endpoints
 from textgen.ui.i18n import build_i18n, languages, say
+from textgen.ui.people import NOBODY_ELSE
 from textgen.ui.render import markdown_html
 
 
@@ -65,6 +68,18 @@ def test_figures_of_a_wrong_kind_are_left_out(models: Path, tmp_path: Path, figu
     studio = Studio([tmp_path], device="cpu")
     assert "On held-out text:" not in about_model(studio, "odd", "en")
     studio.close()
+
+
+def test_a_model_whose_config_leaves_out_what_is_usual_is_described_too(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "endless", tmp_path / "endless")
+    config = json.loads((tmp_path / "endless" / "config.json").read_bytes())
+    for name in ("cell", "num_layers"):
+        del config["model"][name]
+    (tmp_path / "endless" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with Studio([tmp_path], device="cpu") as studio:
+        assert "LSTM, 1 × 4 units" in about_model(studio, "endless", "en")
+        (listed,) = Endpoints(studio, NOBODY_ELSE).models(cast(gr.Request, None))
+        assert listed["cell"] == "lstm"
 
 
 def test_what_cannot_be_described_is_said(studio: Studio) -> None:

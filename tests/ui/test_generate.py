@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -206,6 +208,28 @@ def test_a_model_that_is_gone_is_chosen_no_longer(tab: GenerateTab) -> None:
     assert gone.value == "endless"
     assert list(generate(tab, "Mira ", model="spoilt"))[-1].model == ""
     assert list(generate(tab, "Mira "))[-1].model == ""
+
+
+def test_a_list_of_models_that_cannot_be_read_leaves_the_page_usable(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").symlink_to(models, target_is_directory=True)
+    folder = tmp_path / "models"
+    iterdir, looks = Path.iterdir, []
+
+    def look(path: Path) -> Iterator[Path]:
+        if path == folder:
+            looks.append(path)
+            if len(looks) > 2:  # whoever looks for a model looks for its name, then for its title
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return iterdir(path)
+
+    with Studio([folder], device="cpu") as studio:
+        monkeypatch.setattr(Path, "iterdir", look)
+        last = list(generate(make_tab(studio), "Mira ", model="gone"))[-1]
+    assert len(looks) == 3
+    assert "not there" in last.status
+    assert buttons(last) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,27 @@ def test_a_card_is_text() -> None:
     assert "&lt;img" in card_html("<img src=x onerror=alert(1)>", "en")
 
 
+def test_a_queue_that_cannot_be_read_is_told_and_all_is_drawn_once_it_can(place: Place) -> None:
+    before = place.look(place.anna)
+    queue = place.workshop.jobs.root / "queue.sqlite3"
+    queue.rename(queue.with_name("aside"))
+    queue.mkdir()
+    place.workshop.forget()
+    told = place.look(place.anna, seen=before.seen)
+    assert "could not be written" in told.head
+    assert told.seen == ""
+    listed, _, seen = place.tab.follow(place.anna, "en", before.seen, before.shown)
+    assert "could not be written" in listed
+    assert seen == ""
+    queue.rmdir()
+    place.workshop.forget()
+    after = place.look(place.anna, seen=told.seen)
+    assert (after.list, after.head, after.seen) == (before.list, before.head, before.seen)
+    listed, _, seen = place.tab.follow(place.anna, "en", seen, before.shown)
+    assert listed == before.list
+    assert place.tab.follow(place.anna, "en", seen, before.shown) == (gr.skip(),) * 3
+
+
 def test_where_nobody_can_train_what_cannot_be_done_is_absent(studio: Studio) -> None:
     config = build_page(studio).get_config_file()
     ids = {item["props"].get("elem_id") for item in config["components"]}

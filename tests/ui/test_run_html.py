@@ -376,3 +376,18 @@ def test_an_estimate_is_a_sentence(language: Language) -> None:
     assert estimate_text(figures, language) == say("estimated", language, **told)
     unknown = {"training": {**training, "peak_bytes": None}, "free_bytes": None}
     assert estimate_text(unknown, language) == say("estimated", language, **{**told, "memory": "?", "free": "?"})
+
+
+def test_an_evaluation_that_comes_while_a_run_is_drawn_does_no_harm() -> None:
+    class Growing(RunHistory):
+        """Another thread reads a line whenever the best is looked for."""
+
+        @property
+        def best(self) -> tuple[float, float] | None:
+            step, value = self.held_out[-1]
+            self.held_out.append((step + 10.0, value - 0.1))
+            return super().best
+
+    history = Growing(held_out=[(0.0, 3.0), (10.0, 2.0)])
+    html = judge_html(history, Verdict("improving"), "en")
+    assert html.count('class="best"') == 1

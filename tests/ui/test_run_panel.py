@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import math
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,13 +38,27 @@ class Place:
         self.runs = runs
         self.workshop = Workshop(runs, device="cpu", limits=_LIMITS, clock=lambda: 0.0)
         shelf = Shelf(Studio([runs], device="cpu", limits=_LIMITS), self.workshop)
-        with gr.Blocks():
+        with gr.Blocks() as self.page:
             language, started = gr.Textbox("en"), gr.Textbox("")
             self.panel = RunPanel(shelf, self.workshop, People(None), build_i18n(), language, started)
 
-    def look(self, run: str, compared: list[str] | None = None, scale: str = "linear") -> list[Any]:
+    def look(
+        self,
+        run: str,
+        compared: list[str] | None = None,
+        scale: str = "linear",
+        smoothing: object = 0.8,
+        seen: str = "",
+    ) -> list[Any]:
         asking: Any = SimpleNamespace(cookies={}, session_hash="x")
-        return self.panel.look(asking, "en", run, compared, scale, 0.8)
+        return self.panel.look(asking, "en", run, compared, scale, smoothing, seen)
+
+    def ask(self, handler: str, *inputs: object) -> list[list[Any]]:
+        """What a browser that sends `inputs` is answered by each event of that handler."""
+        asking: Any = SimpleNamespace(cookies={}, session_hash="x")
+        events = [event for event in self.page.fns.values() if getattr(event.fn, "__name__", "") == handler]
+        answers = [asyncio.run(self.page.process_api(event, [*inputs], request=asking)) for event in events]
+        return [answer["data"] for answer in answers]
 
     def discard(self, run: str) -> None:
         """As another process does: the workshop of this one does not hear of it."""
@@ -76,3 +94,44 @@ def test_a_run_whose_settings_are_damaged_is_shown_with_what_is_wrong(place: Pla
     updates = place.look(_NEWER, scale="log")
     assert _shown(updates) == _NEWER
     assert "config.json" in updates[-5]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [(None, 0.0), (0.99, 0.98), (5, 0.98), (-1, 0.0), (math.nan, 0.0), ("x", 0.0)]
+)
+def test_the_number_beside_the_slider_may_be_anything_while_somebody_types(
+    place: Place, typed: object, meant: float
+) -> None:
+    plot = place.look(_NEWER, smoothing=meant)[9]
+    answers = [
+        *place.ask("look", "en", _NEWER, [], "linear", typed, ""),
+        *place.ask("follow", "en", _NEWER, [], "linear", typed),
+    ]
+    assert len(answers) > 2
+    assert all(plot in str(answer) for answer in answers)
+
+
+def test_a_queue_that_cannot_be_read_is_told_and_all_is_drawn_once_it_can(place: Place) -> None:
+    before = place.look(_NEWER)
+    queue = place.runs / "queue.sqlite3"
+    queue.rename(place.runs / "aside")
+    queue.mkdir()
+    place.workshop.forget()
+    updates = place.look(_NEWER, seen=before[-1])
+    assert "could not be written" in updates[2]
+    assert updates[-2].active
+    assert len(updates) == len(before)
+    queue.rmdir()
+    place.workshop.forget()
+    assert place.look(_NEWER, seen=updates[-1])[2] == before[2]
+
+
+def test_a_run_that_may_not_be_read_leaves_the_fields_empty(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking: Any = SimpleNamespace(cookies={}, session_hash="x")
+    assert place.panel.choose(asking, _NEWER)[1] == _NEWER
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert not any(place.panel.choose(asking, _NEWER))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +159,28 @@ class TestSuit:
         form.pasted = "Ёлка и ещё одна ёлка. " * 100
         form.read()
         assert form.suit()["fit"] == ""
+
+    def test_a_model_that_cannot_be_read_is_not_suggested(
+        self, models: Path, workshop: Workshop, tmp_path: Path
+    ) -> None:
+        for name in ("broken", "tiny"):
+            shutil.copytree(models / "tiny", tmp_path / "models" / name)
+        (tmp_path / "models" / "broken" / "tokenizer.model").write_bytes(b"damaged")
+        with Studio([tmp_path / "models"], device="cpu") as studio:
+            form = Form(studio, workshop)
+            form.pasted = make_text(characters=3_000)
+            form.read()
+            assert "tiny" in form.suit()["fit"]
+
+    def test_what_goes_wrong_is_told(self, form: Form, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+        form.pasted = make_text(characters=3_000)
+        form.read()
+
+        def refuse(path: Path) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+        monkeypatch.setattr(Path, "iterdir", refuse)
+        assert 'role="alert"' in form.suit()["fit"]
 
     def test_what_a_base_fixes_is_hidden(self, form: Form) -> None:
         def hidden(**choice: str) -> set[str]:

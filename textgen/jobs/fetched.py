@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from textgen.errors import NotFound
-from textgen.files import explain_write_errors, folder_bytes
+from textgen.files import explain_write_errors, folder_bytes, is_file
 from textgen.jobs.people import Person
 from textgen.jobs.run_folder import RunFolder
 from textgen.progress import FINISHING, Progress, ProgressCallback, ignore_progress
@@ -100,7 +100,10 @@ class FetchedModels:
         gone = self._runs / _FOLDER / name
         with explain_write_errors(gone):
             gone.parent.mkdir(exist_ok=True)
-            os.replace(self._runs / name, gone)
+            try:
+                os.replace(self._runs / name, gone)
+            except FileNotFoundError:  # somebody else was quicker
+                raise NotFound("model", name, "") from None
         shutil.rmtree(gone, ignore_errors=True)
 
     def check_own(self, name: str, person: Person) -> None:
@@ -113,7 +116,7 @@ class FetchedModels:
             return []
         candidates = [path for path in self._runs.iterdir() if path.name[0] != "." and path.is_dir()]
         folders = [RunFolder(path) for path in sorted(candidates) if not path.is_symlink()]
-        return [folder for folder in folders if not folder.config.exists() and origin_of(folder) is not None]
+        return [folder for folder in folders if not is_file(folder.config) and origin_of(folder) is not None]
 
     def _sweep(self) -> None:
         """Deletes what a server that died has left."""

@@ -21,8 +21,8 @@ from typing import Any
 import psutil
 
 from textgen.config import RunSettings, update_settings
-from textgen.errors import CannotStart, InvalidSetting, NoRoom, NotFound, TextgenError
-from textgen.files import folder_bytes, write_atomically
+from textgen.errors import CannotStart, CannotWrite, InvalidSetting, NoRoom, NotFound, TextgenError
+from textgen.files import explain_write_errors, folder_bytes, is_file, write_atomically
 from textgen.jobs.fetched import FetchedModels
 from textgen.jobs.launcher import Launcher, kill_process
 from textgen.jobs.people import EVERYBODY, Person
@@ -101,7 +101,8 @@ class JobManager:
         title = self.free_title(checked_title(title, most), person)
         try:
             if texts is not None:
-                folder.path.mkdir(parents=True)
+                with explain_write_errors(folder.path):
+                    folder.path.mkdir(parents=True)
                 os.replace(texts, folder.texts)
                 settings = _moved(settings, texts, folder.texts)
             folder.write_settings(settings)
@@ -149,9 +150,13 @@ class JobManager:
         view = self.view(run_id, person)
         self._check_unneeded(view.folder.path, "run")
         # Flagged first: a server that dies now must not leave half a run to be seen.
-        write_atomically(view.folder.discarded, b"")
+        write_atomically(view.folder.discarded, b"", make_folder=False)
         # A worker that is about to begin finds its claim gone.
-        entry = self._store.remove(run_id)
+        try:
+            entry = self._store.remove(run_id)
+        except CannotWrite:
+            # On a full disk something must be deleted before anything can be written; `dispatch` takes the row out.
+            entry = self._store.entry(run_id)
         processes = [
             entry.process if entry else None,
             view.status.identity if view.status.state in ACTIVE_STATES else None,
@@ -174,7 +179,8 @@ class JobManager:
             raise InvalidSetting("run", f"one that is {view.state}", f"one that is {', '.join(sorted(allowed))}")
         self._check_disk()
         self._check_time(view, float((longer or {}).get("minutes") or 0.0))
-        view.folder.control.unlink(missing_ok=True)
+        with explain_write_errors(view.folder.control):
+            view.folder.control.unlink(missing_ok=True)
         self._enqueue(view.folder, view.owner, {"longer": longer} if longer else {}, view.status)
         self.dispatch()
 
@@ -266,7 +272,7 @@ class JobManager:
         if not self.root.is_dir():
             return []
         children = [path for path in self.root.iterdir() if path.is_dir() and not path.is_symlink()]
-        return sorted(path.name for path in children if path.name[0] != "." and (path / "config.json").is_file())
+        return sorted(path.name for path in children if path.name[0] != "." and is_file(path / "config.json"))
 
     def _folder(self, run_id: str) -> RunFolder:
         return RunFolder(self.root / run_id, wall_clock=self._wall_clock)
@@ -277,6 +283,11 @@ class JobManager:
         if status is None or folder.discarded.exists():
             return None
         created = about.get("created")
+        if not isinstance(created, (int, float)):
+            try:
+                created = folder.path.stat().st_mtime
+            except OSError:  # discarded just now
+                return None
         entry = entries.get(run_id)
         state = status.state
         if self._is_stale(status):
@@ -289,7 +300,7 @@ class JobManager:
             run_id=run_id,
             title=str(about.get("title") or run_id),
             owner=str(about.get("owner", "")),
-            created=created if isinstance(created, (int, float)) else folder.path.stat().st_mtime,
+            created=created,
             state=state,
             status=status,
             position=waiting.index(run_id) + 1 if run_id in waiting else None,

@@ -32,7 +32,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from textgen.config import RunSettings, parse_settings, read_settings_file, update_settings
 from textgen.errors import CannotWrite, InvalidSetting
-from textgen.files import explain_write_errors, recover_folder, write_atomically
+from textgen.files import explain_write_errors, is_file, recover_folder, write_atomically
 from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.run_status import RunState, RunStatus, error_details, read_status
 
@@ -113,7 +113,7 @@ class RunFolder:
         self.replace_status(RunStatus(state, self._wall_clock(), process, details))
 
     def replace_status(self, status: RunStatus) -> None:
-        write_atomically(self.status, status.to_json())
+        self._write(self.status, status.to_json())
 
     def read_status(self) -> RunStatus | None:
         """What status.json says; None when it is missing or damaged."""
@@ -131,11 +131,11 @@ class RunFolder:
     def keep_reserve(self) -> None:
         """Takes the room that `write_failure` needs when nothing is left."""
         if not self._reserve.exists():
-            write_atomically(self._reserve, bytes(_RESERVE_BYTES))
+            self._write(self._reserve, bytes(_RESERVE_BYTES))
 
     def write_prompts(self, prompts: Sequence[str]) -> None:
         """What samples begin with from the next evaluation on."""
-        write_atomically(self.prompts, _utf8(json.dumps(list(prompts), ensure_ascii=False)))
+        self._write(self.prompts, _utf8(json.dumps(list(prompts), ensure_ascii=False)))
 
     def sample_prompts(self, settings: RunSettings) -> tuple[str, ...]:
         """What samples begin with: as somebody changed it, else as was asked at the start."""
@@ -147,7 +147,7 @@ class RunFolder:
 
     def write_control(self, verb: str) -> None:
         """Asks the process that trains to do something."""
-        write_atomically(self.control, json.dumps({"verb": verb}).encode())
+        self._write(self.control, json.dumps({"verb": verb}).encode())
 
     def read_control(self) -> str | None:
         """What is asked of the process that trains."""
@@ -159,7 +159,7 @@ class RunFolder:
     def write_about(self, **values: Any) -> None:
         """Changes some of what about.json says."""
         content = {**self.read_about(), **values}
-        write_atomically(self.about, _utf8(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
+        self._write(self.about, _utf8(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
 
     def read_about(self) -> dict[str, Any]:
         """What about.json says; nothing when it is missing or damaged."""
@@ -212,6 +212,11 @@ class RunFolder:
         files = (self.config, self.status, self.corpus)
         return path in (self._lock, self._reserve) or path.name.startswith(tuple(f".{file.name}." for file in files))
 
+    @staticmethod
+    def _write(path: Path, data: bytes) -> None:
+        """A run that has just been discarded must not come back as a folder that is none."""
+        write_atomically(path, data, make_folder=False)
+
     def _append(self, path: Path, values: dict[str, Any]) -> None:
         with explain_write_errors(path), path.open("ab") as stream:
             stream.write(_utf8(json.dumps(values, ensure_ascii=False) + "\n"))
@@ -232,7 +237,7 @@ def _step_of(line: bytes) -> float:
 def resolve_checkpoint(path: Path) -> Path:
     """The checkpoint folder that `path` means: itself, or the best (else the last) one of a run."""
     for candidate in (path / "checkpoints" / "best", path / "checkpoints" / "last"):
-        if (recover_folder(candidate) / "config.json").is_file():
+        if is_file(recover_folder(candidate) / "config.json"):
             return candidate
     return path
 

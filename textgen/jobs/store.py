@@ -201,14 +201,24 @@ class QueueStore:
 
     def entry(self, run_id: str) -> QueueEntry | None:
         """The row of a run."""
-        with self._connection() as database:
-            return self._entry(database, run_id)
+        rows = self._read(f"SELECT {_COLUMNS} FROM queue WHERE run_id = ?", run_id)
+        return _parsed(rows[0]) if rows else None
 
     def entries(self) -> list[QueueEntry]:
         """All rows: what trains first, then what waits, in order."""
-        with self._connection() as database:
-            rows = database.execute(f"SELECT {_COLUMNS} FROM queue ORDER BY state = 'waiting', rank").fetchall()
-        return [_parsed(row) for row in rows]
+        return [_parsed(row) for row in self._read(f"SELECT {_COLUMNS} FROM queue ORDER BY state = 'waiting', rank")]
+
+    def _read(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        """The rows, also where the disk is too full for the file beside the database that readers agree by."""
+        try:
+            with self._connection() as database:
+                return database.execute(query, values).fetchall()
+        except CannotWrite as error:
+            if "locked" in str(error.__cause__):  # somebody is writing: it may be neither as before nor as after
+                raise
+        as_it_is = f"{self.path.absolute().as_uri()}?immutable=1"
+        with self._explained(), closing(sqlite3.connect(as_it_is, uri=True)) as database:
+            return database.execute(query, values).fetchall()
 
     def _claim(self, database: sqlite3.Connection, run_id: str) -> QueueEntry | None:
         changed = database.execute(
@@ -262,9 +272,16 @@ class QueueStore:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
+        with self._explained(), closing(self._connect()) as database:
+            if database.execute("PRAGMA user_version").fetchone() == (0,):
+                # Somebody has deleted the file under a server, and connecting has made an empty one.
+                self._open_or_replace()
+            yield database
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            with closing(self._connect()) as database:
-                yield database
+            yield
         except sqlite3.Error as error:
             raise CannotWrite(str(self.path), str(error)) from error
 

@@ -128,8 +128,9 @@ class UploadStore:
             return {}
 
     def _check_room(self, size: int, person: Person) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._root).free - size
+        with explain_write_errors(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self._root).free - size
         if free < self._limits.min_free_disk_bytes:
             raise NoRoom(max(0, free), self._limits.min_free_disk_bytes)
         if person.is_admin:
@@ -154,15 +155,15 @@ class UploadStore:
 
         Raises what `receive` raises, and `NotFound`; the texts from before are then still there.
         """
-        before = self.get(upload_id, person)
-        sources = tuple(
-            replace(source, encoding=encoding, column=column)
-            if name == source.name or name.startswith(f"{source.name}/")
-            else source
-            for source in before.sources
-        )
-        content = self._content(before.folder)
-        return self._imported(upload_id, sources, before.pasted, str(content["owner"]), progress)
+        with self.using(upload_id, person) as before:
+            sources = tuple(
+                replace(source, encoding=encoding, column=column)
+                if name == source.name or name.startswith(f"{source.name}/")
+                else source
+                for source in before.sources
+            )
+            content = self._content(before.folder)
+            return self._imported(upload_id, sources, before.pasted, str(content["owner"]), progress)
 
     def get(self, upload_id: str, person: Person) -> Upload:
         """An upload of that person; `NotFound` for any other."""
@@ -171,14 +172,17 @@ class UploadStore:
             raise NotFound("upload", upload_id, "")
         folder = self._root / upload_id
         content = self._content(folder)
-        if not content or not person.owns(str(content["owner"])):
+        if "owner" not in content or not person.owns(str(content["owner"])):
             raise NotFound("upload", upload_id, "")
-        sources = tuple(
-            ImportSource(Path(item["path"]), item["name"], item["encoding"], item["column"])
-            for item in content["sources"]
-        )
-        texts = tuple(map(ImportedText.from_dict, content["texts"]))
-        return Upload(upload_id, folder, sources, str(content["pasted"]), texts)
+        try:
+            sources = tuple(
+                ImportSource(Path(item["path"]), item["name"], item["encoding"], item["column"])
+                for item in content["sources"]
+            )
+            texts = tuple(map(ImportedText.from_dict, content["texts"]))
+            return Upload(upload_id, folder, sources, str(content["pasted"]), texts)
+        except (KeyError, TypeError, ValueError):  # damaged, or of another version of the program
+            raise NotFound("upload", upload_id, "") from None
 
     @contextmanager
     def using(self, upload_id: str, person: Person) -> Iterator[Upload]:
@@ -208,8 +212,9 @@ class UploadStore:
         """Deletes what nobody has trained on for a day."""
         if self._root.is_dir():
             for folder in self._root.iterdir():
-                with suppress(FileNotFoundError):  # a run has just taken it
-                    if self._wall_clock() - folder.stat().st_mtime > _DAY_SECONDS:
+                with self._lock, suppress(FileNotFoundError):  # a run has just taken it
+                    unused = folder.name not in self._in_use
+                    if unused and self._wall_clock() - folder.stat().st_mtime > _DAY_SECONDS:
                         _delete(folder)
 
     def _imported(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from textgen.config import GenerationSettings, ModelSettings, Settings, parse_settings
 from textgen.errors import BadCheckpoint, InvalidSetting
-from textgen.files import recover_folder, replace_folder
+from textgen.files import is_file, recover_folder, replace_folder
 from textgen.limits import Limits
 from textgen.model.untrusted import read_file, read_json
 from textgen.model.weight_files import WeightFormat
@@ -100,7 +100,8 @@ def save_checkpoint(
 def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", limits: Limits | None = None) -> Checkpoint:
     """Reads a checkpoint folder; weights become float32 on `device`.
 
-    Raises `BadCheckpoint` naming file and field when anything in it is missing, damaged or contradicts the rest.
+    Raises `BadCheckpoint` naming file and field when anything in it is missing, damaged or contradicts the rest,
+    and `MissingFile` where a file goes meanwhile or may not be read, as all that reads a checkpoint does.
     """
     from textgen.model.weights import read_model  # imports torch
 
@@ -132,9 +133,13 @@ def generation_json(generation: GenerationSettings) -> str:
 
 
 def read_model_settings(folder: Path, *, limits: Limits | None = None) -> tuple[ModelSettings, dict[str, Any]]:
-    """The architecture and the whole of config.json, without reading weights; raises `BadCheckpoint`."""
+    """The architecture and the whole of config.json, without reading weights; raises `BadCheckpoint`.
+
+    What config.json leaves out of the architecture stands there with its default.
+    """
     config = _read_config(recover_folder(folder), limits or Limits())
-    return _checked(ModelSettings, config["model"], CONFIG, "model"), config
+    settings: ModelSettings = _checked(ModelSettings, config["model"], CONFIG, "model")
+    return settings, {**config, "model": settings.model_dump()}
 
 
 def read_tokenizer(folder: Path, *, limits: Limits | None = None) -> tuple[ModelSettings, bytes]:
@@ -154,7 +159,7 @@ def read_card(folder: Path, *, limits: Limits | None = None) -> str:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether the folder claims to be a checkpoint."""
-    return (recover_folder(folder) / CONFIG).is_file()
+    return is_file(recover_folder(folder) / CONFIG)
 
 
 def _read_config(folder: Path, limits: Limits) -> dict[str, Any]:

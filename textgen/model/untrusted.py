@@ -1,23 +1,40 @@
-"""Reading files of a folder that somebody else may have filled; `BadCheckpoint` names the file and what is wrong."""
+"""Reading files of a folder that somebody else may have filled; `BadCheckpoint` names the file and what is wrong.
+
+`MissingFile` where one goes while it is looked at, or may not be read.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from textgen.errors import BadCheckpoint
+from textgen.errors import BadCheckpoint, MissingFile
 
 
-def check_size(path: Path, max_bytes: int) -> None:
-    """Refuses what is no file, too large, or a link that leads out of its folder."""
-    if not path.is_file():
-        raise BadCheckpoint(path.name, "file", "missing")
-    _check_link(path)
-    size = path.stat().st_size
+@contextmanager
+def explain_read_errors(path: Path) -> Iterator[None]:
+    """Turns an `OSError` into `MissingFile`, which names the file without its folder."""
+    try:
+        yield
+    except OSError as error:
+        # safetensors does not tell a file that is gone from one that may not be read, and names the folder.
+        raise MissingFile(path.name, error.strerror or "it is gone or may not be read") from None
+
+
+def check_size(path: Path, max_bytes: int) -> int:
+    """The bytes of a file; refuses what is no file, too large, or a link that leads out of its folder."""
+    with explain_read_errors(path):
+        if not path.is_file():
+            raise BadCheckpoint(path.name, "file", "missing")
+        _check_link(path)
+        size = path.stat().st_size
     if size > max_bytes:
         raise BadCheckpoint(path.name, "size", f"{size} bytes, more than the {max_bytes} allowed")
+    return size
 
 
 def _check_link(path: Path) -> None:
@@ -32,7 +49,8 @@ def _check_link(path: Path) -> None:
 def read_file(path: Path, max_bytes: int) -> bytes:
     """The bytes of a file that `check_size` lets pass."""
     check_size(path, max_bytes)
-    return path.read_bytes()
+    with explain_read_errors(path):
+        return path.read_bytes()
 
 
 def read_json(path: Path, max_bytes: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from textgen.config import ModelSettings
 from textgen.errors import BadCheckpoint
 from textgen.limits import Limits
 from textgen.model.language_model import LanguageModel
-from textgen.model.untrusted import check_size, read_json
+from textgen.model.untrusted import check_size, explain_read_errors, read_json
 from textgen.model.weight_files import WEIGHTS, WEIGHTS_INDEX, WeightFormat, is_shard
 
 # What a safetensors file holds beside its tensors.
@@ -64,8 +64,7 @@ def read_weights(
     files = _indexed_files(folder, shapes, limits)
     left = limits.max_weights_bytes
     for name in files:
-        check_size(folder / name, left)
-        left -= (folder / name).stat().st_size
+        left -= check_size(folder / name, left)
     weights: dict[str, Tensor] = {}
     for name, tensors in files.items():
         weights |= _read_file(folder / name, {tensor: shapes[tensor] for tensor in tensors}, weight_format)
@@ -89,7 +88,7 @@ def _indexed_files(folder: Path, shapes: Mapping[str, tuple[int, ...]], limits: 
 def _read_file(path: Path, shapes: Mapping[str, tuple[int, ...]], weight_format: str) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     try:
-        with safe_open(path, framework="pt") as stream:
+        with explain_read_errors(path), safe_open(path, framework="pt") as stream:
             _check_names(path.name, stream.keys(), shapes)
             for name, shape in shapes.items():
                 found = tuple(stream.get_slice(name).get_shape())

@@ -150,14 +150,20 @@ class GenerateTab:
         except TextgenError as error:
             failed = view.failed(say_error(error, language))
             if isinstance(error, NotFound):  # deleted since the page was opened: the list is out of date
-                models = model_choices(self._studio.models(self._people.of(request)), model)
-                failed = failed._replace(model=models)
+                failed = failed._replace(model=self._choices(self._people.of(request), model))
             yield failed.outputs()
         except Exception as error:
             _LOGGER.exception("generation failed")
             yield view.failed(say_error(error, language)).outputs()
         finally:
             self._running.end(session, None)
+
+    def _choices(self, person: Person, model: str | None) -> Any:
+        """The models there are now; the list stays as it is where they cannot be looked at."""
+        try:
+            return model_choices(self._studio.models(person), model)
+        except (TextgenError, OSError):
+            return None
 
     def _write(
         self, view: RunView, session: str, person: Person, model: str, text: str, values: tuple[Any, ...]

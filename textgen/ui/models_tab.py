@@ -143,13 +143,16 @@ class ModelsTab:
     def follow(self, request: gr.Request, language_name: str, seen: str, name: str) -> tuple[Any, Any, Any]:
         """Updates of the list alone: whoever chooses a model meanwhile is not taken back to another."""
         language, person = known_language(language_name), self._people.of(request)
-        before, runs = seen.split(), self._runs(person)
-        mark = _mark(runs, language)
-        # Many pages look so often: what costs more than a glance at the runs waits until one of them has changed.
-        if before[2:] == [mark]:
-            return gr.skip(), gr.skip(), gr.skip()
-        models = self._shelf.models(person)
-        marks = [_mark(models, language), *before[1:2], mark]
+        try:
+            before, runs = seen.split(), self._runs(person)
+            mark = _mark(runs, language)
+            # Many pages look so often: what costs more than a glance at the runs waits until one of them has changed.
+            if before[2:] == [mark]:
+                return gr.skip(), gr.skip(), gr.skip()
+            models = self._shelf.models(person)
+        except (TextgenError, OSError) as error:
+            return failure_html(error, language), gr.skip(), ""
+        marks = [_mark(models, language), *(before[1:2] or ["-"]), mark]
         return self._list_of(models, name, language), _timer(runs), " ".join(marks)
 
     def _updates(
@@ -157,7 +160,11 @@ class ModelsTab:
     ) -> list[Any]:
         """`marked`: the list that the page has marks the chosen model already."""
         language, person = known_language(language_name), self._people.of(request)
-        models, runs, before = self._shelf.models(person), self._runs(person), seen.split()
+        try:
+            models, runs = self._shelf.models(person), self._runs(person)
+        except (TextgenError, OSError) as error:
+            return [gr.skip(), failure_html(error, language), *[gr.skip()] * (self._outputs - 3), ""]
+        before = seen.split()
         model = next((model for model in models if model.name == name), models[0] if models else None)
         chosen = model.name if model else ""
         marks = [_mark(models, language), _mark(model, language), _mark(runs, language)]

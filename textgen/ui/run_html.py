@@ -203,12 +203,14 @@ def judge_html(history: RunHistory, verdict: Verdict, language: Language) -> str
 
 def _evaluations_html(history: RunHistory, language: Language) -> str:
     """A line for each evaluation, evenly chosen where there are many: how good it was, and what it copied."""
+    # Read first: another thread may be adding evaluations, and the best one must be among those found.
+    point = history.best
+    best = point[0] if point is not None else None
     found: dict[float, dict[str, Any]] = {step: {"held_out": value} for step, value in history.held_out}
     for sample in history.samples:
         copied = sample.get("memorization")
         if isinstance(copied, dict) and sample["step"]:
             found.setdefault(float(sample["step"]), {})["copied"] = copied
-    best = history.best[0] if history.best else None
     steps = sorted(found)
     if len(steps) < 2:
         return ""

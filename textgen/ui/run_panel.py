@@ -22,6 +22,7 @@ from textgen.workshop import Person, RunView, Workshop
 # Fifty open pages that follow one run ask for less than half a core.
 LOOK_SECONDS = 2.5
 _MOST_COMPARED = 4
+_SMOOTHEST = 0.98
 _VERBS = ("pause", "stop_keep", "resume", "discard", "earlier", "later")
 
 
@@ -76,7 +77,7 @@ class RunPanel:
             )
             self._smoothing = gr.Slider(
                 0.0,
-                0.98,
+                _SMOOTHEST,
                 value=0.8,
                 step=0.02,
                 label=i18n("smoothing"),
@@ -124,6 +125,9 @@ class RunPanel:
 
     def _wire(self, started: gr.Textbox) -> None:
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        # The number beside the slider may be emptied or beyond its ends for as long as somebody types, which Gradio
+        # refuses before anybody of ours is asked.
+        looking: dict[str, Any] = {**quiet, "preprocess": False}
         asked = [self._language, self._run, self._compared, self._scale, self._smoothing]
         shown = [
             self._run,
@@ -143,15 +147,15 @@ class RunPanel:
             self._timer,
             self._seen,
         ]
-        self._timer.tick(self.look, [*asked, self._seen], shown, **quiet)
+        self._timer.tick(self.look, [*asked, self._seen], shown, **looking)
         # For whoever opens the page, comes back to the tab or wants to see something else.
-        self.refreshing = {"fn": self.look, "inputs": [*asked, self._seen], "outputs": shown, **quiet}
+        self.refreshing = {"fn": self.look, "inputs": [*asked, self._seen], "outputs": shown, **looking}
         changes = [self._run.input, self._compared.input, self._scale.input, self._look_again.click]
         gr.on(changes, **self.refreshing)
         self._smoothing.change(**self.refreshing, trigger_mode="always_last")
         answers = [self._status, self._prompts_status, self._use_status, self._more_status]
         self._shown.change(self.choose, [self._shown], [self._prompts, self._title, *answers], **quiet)
-        following = started.change(self.follow, [self._language, started, *asked[2:]], shown, **quiet)
+        following = started.change(self.follow, [self._language, started, *asked[2:]], shown, **looking)
         following.then(None, None, None, js="() => window.textgenShowRun()", api_visibility="private")
         # A look at another run may have been answered later than the one that shows what is chosen: looked at once
         # more, or a page without a timer would go on showing it.
@@ -186,7 +190,7 @@ class RunPanel:
         run: str | None,
         compared: list[str] | None,
         scale: str,
-        smoothing: float,
+        smoothing: object,
         seen: str = "",
     ) -> list[Any]:
         """Updates of whatever has changed since the page saw it; all of them when it does not say what it saw."""
@@ -199,13 +203,32 @@ class RunPanel:
         run: str | None,
         compared: list[str] | None,
         scale: str,
-        smoothing: float,
+        smoothing: object,
         *,
         listed: str | None,
         seen: str,
     ) -> list[Any]:
         """What shows `run`, or the latest; `listed` is the one that is chosen in the list."""
         language, person = known_language(language_name), self._people.of(request)
+        try:
+            return self._latest(person, language, run, compared, scale, smoothing, listed=listed, seen=seen)
+        except (TextgenError, OSError) as error:
+            # Without a mark the next look draws all anew, and it comes by itself.
+            told, unchanged = failure_html(error, language), [gr.skip()] * (10 + len(_VERBS))
+            return [gr.skip(), gr.skip(), told, *unchanged, gr.Timer(active=True), ""]
+
+    def _latest(
+        self,
+        person: Person,
+        language: Language,
+        run: str | None,
+        compared: list[str] | None,
+        scale: str,
+        smoothing: object,
+        *,
+        listed: str | None,
+        seen: str,
+    ) -> list[Any]:
         while True:
             views = self._workshop.runs(person)
             try:
@@ -224,14 +247,14 @@ class RunPanel:
         run: str | None,
         compared: list[str] | None,
         scale: str,
-        smoothing: float,
+        smoothing: object,
         *,
         listed: str | None,
         seen: str,
     ) -> list[Any]:
         view = next((view for view in views if view.run_id == run), views[0] if views else None)
         others = [other for other in views if other.run_id in (compared or []) and other is not view][:_MOST_COMPARED]
-        options = (language, scale, round(float(smoothing or 0.0), 2))
+        options = (language, scale, _smoothing_of(smoothing))
         whole = self._workshop.mark(views, [view, *others] if view else [], options)
         mark = " ".join((self._workshop.mark(views, [], language), view.run_id if view else "", whole))
         if mark == seen:
@@ -299,7 +322,7 @@ class RunPanel:
         run: str,
         compared: list[str] | None,
         scale: str,
-        smoothing: float,
+        smoothing: object,
     ) -> list[Any]:
         """Shows a run that was just started, whichever is chosen in the list."""
         if not run:
@@ -337,7 +360,7 @@ class RunPanel:
         try:
             view = self._workshop.jobs.view(run or "", self._people.of(request))
             prompts = view.folder.sample_prompts(view.folder.settings())
-        except TextgenError:
+        except (TextgenError, OSError):
             return "", "", *answers
         return "\n".join(prompts), view.title, *answers
 
@@ -409,6 +432,14 @@ def _allowed(view: RunView) -> set[str]:
     if view.state in ("paused", "interrupted"):
         allowed.add("stop_keep")
     return allowed
+
+
+def _smoothing_of(given: object) -> float:
+    """What the slider stands for while its number may be anything."""
+    try:
+        return round(min(_SMOOTHEST, max(0.0, float(str(given)))), 2)
+    except ValueError:
+        return 0.0
 
 
 def _sure() -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 
-from textgen.errors import InvalidSetting, NotFound, TextgenError
+from textgen.errors import BadCheckpoint, BadTokenizer, InvalidSetting, MissingFile, NotFound
 from textgen.studio import Studio
 from textgen.ui.attending import attending
 from textgen.ui.expert_fields import ExpertFields, expert_changes, fixed_fields
-from textgen.ui.i18n import EXPERT_FIELDS, Language, known_language, say, say_error
+from textgen.ui.i18n import EXPERT_FIELDS, Language, known_language, say
 from textgen.ui.long_work import Updates
 from textgen.ui.model_sources import HubFetch
 from textgen.ui.people import People
-from textgen.ui.render import CHANGING_CHOICES, error_html, status_html
+from textgen.ui.render import CHANGING_CHOICES, failure_html, status_html
 from textgen.ui.run_html import estimate_text, fit_html, hint_html
 from textgen.ui.text_intake import TextIntake, mark_of, problem_html
 from textgen.workshop import Person, RunRequest, Upload, Workshop
@@ -167,19 +168,25 @@ class TrainForm:
                 fit = fit_html(self._workshop.fit(upload, self._studio.info(base, person).folder), language)
         except NotFound:
             pass
-        except TextgenError as error:
-            fit = error_html(say_error(error, language))
+        except Exception as error:
+            fit = failure_html(error, language)
         if (minutes or "").strip():
             values.pop("minutes", None)
         return [*self._expert.suited(values, fixed, language), gr.Radio(visible=bool(base)), fit]
 
     def _suggestion(self, upload: Upload, language: Language) -> str:
-        """Which of everybody's models to start from; nothing for a large text, or one that none of them can read."""
+        """Which of everybody's models to start from; nothing for a large text, or one that none of them can read.
+
+        A model that cannot be read itself is none of them.
+        """
         if upload.characters > _SUGGESTED_BELOW_CHARACTERS:
             return ""
         infos = [info for info in self._studio.models() if info.owner is None][:_MOST_SUGGESTED]
-        fits = [(self._workshop.fit(upload, info.folder), info.title) for info in infos]
-        known = [(fit.tokens_per_character, title) for fit, title in fits if fit.suits]
+        known = []
+        for info in infos:
+            with suppress(BadCheckpoint, BadTokenizer, MissingFile):
+                fit = self._workshop.fit(upload, info.folder)
+                known += [(fit.tokens_per_character, info.title)] if fit.suits else []
         return hint_html(say("fit_suggested", language, title=min(known)[1])) if known else ""
 
     def estimate(
