@@ -29,6 +29,7 @@ from textgen.errors import (
     TextgenError,
 )
 from textgen.hub import MAX_FILE_BYTES, base_on_hub, hub_card, pull, push, split_address
+from textgen.hub.client import explained
 from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint, load_checkpoint, read_model_settings, save_checkpoint
 from textgen.model.front_matter import join_card, split_card
@@ -78,6 +79,15 @@ def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
     assert found.tokenizer_bytes == expected.tokenizer_bytes
     assert found.copy_index == expected.copy_index
     assert found.figures == expected.figures
+
+
+def test_a_mistake_of_the_program_is_logged_without_what_it_says(caplog: pytest.LogCaptureFixture) -> None:
+    said = "Bearer hf_" + "secret"
+    with pytest.raises(HubRefused), explained(REPO, "https://hub.invalid", "hf_" + "secret"):
+        raise KeyError(said)
+    assert "KeyError" in caplog.text
+    assert __file__ in caplog.text
+    assert "hf_secret" not in caplog.text
 
 
 class Cut:

@@ -328,3 +328,21 @@ def test_long_work_tells_what_it_made_or_what_went_wrong() -> None:
 
     with pytest.raises(HubForbidden):
         list(LongWork(fail, name="test"))
+
+
+def test_a_mistake_after_a_cancel_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    told = threading.Event()
+
+    def work(_tell: Any) -> int:
+        assert told.wait(DEADLINE_SECONDS)
+        raise KeyError("mistake")
+
+    following = LongWork(work, name="mistaken")
+    following.cancel()
+    with pytest.raises(Cancelled):
+        list(following)
+    told.set()
+    for thread in threading.enumerate():
+        if thread.name == "mistaken":
+            thread.join(DEADLINE_SECONDS)
+    assert "mistake" in caplog.text

@@ -6,8 +6,10 @@ A token is handed to the client and nowhere else. `None` means the one that the 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 Token = str | bool | None
 
+_LOGGER = logging.getLogger(__name__)
 _TOKEN = re.compile(r"[!-~]+")
 _MOST_REASON_CHARS = 200
 # Of the page of a model, or of what is shown of one of its revisions or files.
@@ -114,7 +117,12 @@ def explained(repo: str, endpoint: str, token: Token, *, revision: str | None = 
         # Not chained: whoever prints a chain prints what the client has said of its request.
         if isinstance(error, RevisionNotFoundError) and revision is not None:
             raise HubNoRevision(repo, revision, host) from None
-        raise _as_ours(error, repo, host, token) from None
+        ours = _as_ours(error, repo, host, token)
+        if isinstance(ours, HubRefused) and not isinstance(error, (OSError, ValueError)):
+            # Nothing that a server says or a disk does: a mistake of the program. Its message may hold the token.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            _LOGGER.error("the client of the Hub failed with %s at\n%s", type(error).__name__, frames)
+        raise ours from None
 
 
 def _as_ours(error: BaseException, repo: str, host: str, token: Token) -> TextgenError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from textgen.errors import Cancelled
+from textgen.errors import Cancelled, TextgenError
 from textgen.workshop import FINISHING, Progress, ProgressCallback
 
+_LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
 # Of components of the page.
 Updates = dict[Any, Any]
@@ -65,5 +67,8 @@ class LongWork(Generic[T]):
             self._made.append(self._work(self._tell))
         except Exception as error:
             self._error = error
+            if self._cancelled and not isinstance(error, TextgenError):
+                # Whoever cancelled is told that, and not what happened after.
+                _LOGGER.error("work that was cancelled failed", exc_info=error)
         finally:
             self._told.put(None)

@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+
 from textgen.config import GenerationSettings
 from textgen.errors import GpuRefused, TextgenError, error_as_dict, error_from_dict
 from textgen.limits import Limits
@@ -203,5 +205,7 @@ def _lent(call: Callable[..., Any], seconds: int | Callable[..., int]) -> Callab
 
 
 def _refused(error: Exception) -> GpuRefused:
-    # Gradio's errors, which `spaces` raises, keep their sentence so.
+    """What `spaces` says in an error of Gradio's; any other is a mistake of the program, and logged."""
+    if not isinstance(error, gr.Error):
+        _LOGGER.error("the process with the GPU failed", exc_info=error)
     return GpuRefused(str(getattr(error, "message", error)))
