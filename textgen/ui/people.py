@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import gradio as gr
 from itsdangerous import BadSignature, URLSafeSerializer
@@ -120,7 +120,10 @@ class Visitors(People):
 
 
 class OwnerCookie:
-    """Middleware that gives every browser its key with the first page; `?admin=KEY` makes it the administrator's."""
+    """Middleware that gives every browser its key with the first page; `?admin=KEY` makes it the administrator's.
+
+    From there the browser is sent on, so that the key is not in its address bar, nor in what is copied from there.
+    """
 
     def __init__(self, app: Any, people: People) -> None:
         self._app = app
@@ -130,6 +133,14 @@ class OwnerCookie:
         header = self._header(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
         if header is None:
             await self._app(scope, receive, send)
+            return
+        query = _query(scope)
+        if self._people.admits(dict(query).get("admin", "")):
+            # Relative, since a proxy may have this page under another path.
+            there = "?" + urlencode([(name, value) for name, value in query if name != "admin"])
+            headers = [(b"location", there.encode("latin-1")), (b"set-cookie", header), (b"content-length", b"0")]
+            await send({"type": "http.response.start", "status": 303, "headers": headers})
+            await send({"type": "http.response.body"})
             return
 
         async def send_with_cookie(message: Any) -> None:
@@ -149,12 +160,15 @@ class OwnerCookie:
         cookies = cookie_parser(headers.get("cookie", ""))
         secure = scope.get("scheme") == "https" or headers.get("x-forwarded-proto", "").startswith("https")
         where: dict[str, Any] = {"secure": secure, "path": urlsplit(root).path or "/"}
-        given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("admin", [""])[0]
-        if self._people.admits(given):
+        if self._people.admits(dict(_query(scope)).get("admin", "")):
             return self._people.cookie(self._people.admin_owner, **where).encode("latin-1")
         if self._people.key_in(cookies) is not None:
             return None
         return self._people.cookie(secrets.token_urlsafe(24), **where).encode("latin-1")
+
+
+def _query(scope: Any) -> list[tuple[str, str]]:
+    return parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
 
 
 def _account(request: gr.Request | None) -> str | None:
