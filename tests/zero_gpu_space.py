@@ -85,10 +85,10 @@ class Space:
 
 
 @contextmanager
-def zero_gpu_space(folder: Path, trained_run: Path) -> Iterator[Space]:
-    """A Space in a folder of its own, with the model of a run as "tiny", whose slices last a second."""
+def zero_gpu_space(folder: Path, checkpoint: Path) -> Iterator[Space]:
+    """A Space in a folder of its own, with a model as "tiny", whose slices last a second."""
     shutil.copy(_ROOT / "app.py", folder)
-    shutil.copytree(trained_run / "checkpoints" / "best", folder / "checkpoints" / "tiny")
+    shutil.copytree(checkpoint, folder / "checkpoints" / "tiny")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -18,8 +18,9 @@ _WAIT = 150_000
 
 
 @pytest.fixture(scope="module")
-def space(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
-    with zero_gpu_space(tmp_path_factory.mktemp("space"), trained_run) as space:
+def space(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
+    """With a slow model: a small one is at the end of its text before a busy machine hears of Stop."""
+    with zero_gpu_space(tmp_path_factory.mktemp("space"), models_folder / "endless") as space:
         yield space
 
 

@@ -24,7 +24,7 @@ TOKEN = {"X-IP-Token": "a.b.c"}
 
 @pytest.fixture(scope="module")
 def space(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
-    with zero_gpu_space(tmp_path_factory.mktemp("space"), trained_run) as space:
+    with zero_gpu_space(tmp_path_factory.mktemp("space"), trained_run / "checkpoints" / "best") as space:
         yield space
 
 
