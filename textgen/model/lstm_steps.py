@@ -29,7 +29,7 @@ _Q4, _Q6 = map(_float, (1.18534705686654e-04, 1.19825839466702e-06))
 
 
 def _plain(function: Any) -> Any:
-    """Numbers that are finite, in sums of any order: several at once then."""
+    """For a part of a loop: written out there, it is made parallel with it."""
     return part(function, inline="always")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -24,6 +24,17 @@ LOOK_SECONDS = 2.5
 _MOST_COMPARED = 4
 _SMOOTHEST = 0.98
 _VERBS = ("pause", "stop_keep", "resume", "discard", "earlier", "later")
+
+
+class _Asked(NamedTuple):
+    """What a page wants to see: `run`, or the latest; `listed` is the one that is chosen in its list."""
+
+    run: str | None
+    compared: Sequence[str]
+    scale: str
+    smoothing: float
+    listed: str | None
+    seen: str
 
 
 class RunPanel:
@@ -194,67 +205,32 @@ class RunPanel:
         seen: str = "",
     ) -> list[Any]:
         """Updates of whatever has changed since the page saw it; all of them when it does not say what it saw."""
-        return self._updates(request, language_name, run, compared, scale, smoothing, listed=run, seen=seen)
+        asked = _Asked(run, compared or [], scale, _smoothing_of(smoothing), listed=run, seen=seen)
+        return self._updates(request, language_name, asked)
 
-    def _updates(
-        self,
-        request: gr.Request,
-        language_name: str,
-        run: str | None,
-        compared: list[str] | None,
-        scale: str,
-        smoothing: object,
-        *,
-        listed: str | None,
-        seen: str,
-    ) -> list[Any]:
-        """What shows `run`, or the latest; `listed` is the one that is chosen in the list."""
+    def _updates(self, request: gr.Request, language_name: str, asked: _Asked) -> list[Any]:
         language, person = known_language(language_name), self._people.of(request)
         try:
-            return self._latest(person, language, run, compared, scale, smoothing, listed=listed, seen=seen)
+            while True:
+                views = self._workshop.runs(person)
+                try:
+                    return self._showing(views, language, asked)
+                except (TextgenError, OSError):
+                    # Runs that this page or another process discards while they are drawn are not there to be drawn.
+                    self._workshop.forget()
+                    left = {view.run_id for view in self._workshop.runs(person)}
+                    if all(view.run_id in left for view in views):
+                        raise
         except (TextgenError, OSError) as error:
             # Without a mark the next look draws all anew, and it comes by itself.
             told, unchanged = failure_html(error, language), [gr.skip()] * (10 + len(_VERBS))
             return [gr.skip(), gr.skip(), told, *unchanged, gr.Timer(active=True), ""]
 
-    def _latest(
-        self,
-        person: Person,
-        language: Language,
-        run: str | None,
-        compared: list[str] | None,
-        scale: str,
-        smoothing: object,
-        *,
-        listed: str | None,
-        seen: str,
-    ) -> list[Any]:
-        while True:
-            views = self._workshop.runs(person)
-            try:
-                return self._showing(views, language, run, compared, scale, smoothing, listed=listed, seen=seen)
-            except (TextgenError, OSError):
-                # Runs that this page or another process discards while they are drawn are not there to be drawn.
-                self._workshop.forget()
-                left = {view.run_id for view in self._workshop.runs(person)}
-                if all(view.run_id in left for view in views):
-                    raise
-
-    def _showing(
-        self,
-        views: Sequence[RunView],
-        language: Language,
-        run: str | None,
-        compared: list[str] | None,
-        scale: str,
-        smoothing: object,
-        *,
-        listed: str | None,
-        seen: str,
-    ) -> list[Any]:
+    def _showing(self, views: Sequence[RunView], language: Language, asked: _Asked) -> list[Any]:
+        run, compared, scale, smoothing, listed, seen = asked
         view = next((view for view in views if view.run_id == run), views[0] if views else None)
-        others = [other for other in views if other.run_id in (compared or []) and other is not view][:_MOST_COMPARED]
-        options = (language, scale, _smoothing_of(smoothing))
+        others = [other for other in views if other.run_id in compared and other is not view][:_MOST_COMPARED]
+        options = (language, scale, smoothing)
         whole = self._workshop.mark(views, [view, *others] if view else [], options)
         mark = " ".join((self._workshop.mark(views, [], language), view.run_id if view else "", whole))
         if mark == seen:
@@ -268,12 +244,12 @@ class RunPanel:
             nothing = [gr.Dropdown([], value=None), gr.Dropdown([]), empty, *hidden, "", "", "", *unused, ""]
             return [*nothing, gr.Column(visible=False), "", timer, mark]
         drawn = self._workshop.remembered(
-            ("drawn", mark, view.run_id), lambda: self._drawn(view, others, language, scale, options[2])
+            ("drawn", mark, view.run_id), lambda: self._drawn(view, others, language, scale, smoothing)
         )
         head, plot, judge, samples, command = drawn
         usable = self._workshop.checkpoint(view) is not None
         return [
-            *self._lists(choices, listed, view.run_id, compared or [], mark.split(" "), seen.split(" ")),
+            *self._lists(choices, listed, view.run_id, compared, mark.split(" "), seen.split(" ")),
             head,
             *(gr.Button(visible=name in _allowed(view)) for name in _VERBS),
             plot,
@@ -327,7 +303,8 @@ class RunPanel:
         """Shows a run that was just started, whichever is chosen in the list."""
         if not run:
             return [gr.skip()] * (15 + len(_VERBS))
-        return self._updates(request, language_name, run, compared, scale, smoothing, listed=None, seen="")
+        asked = _Asked(run, compared or [], scale, _smoothing_of(smoothing), listed=None, seen="")
+        return self._updates(request, language_name, asked)
 
     def _drawn(
         self, view: RunView, others: Sequence[RunView], language: Language, scale: str, smoothing: float

@@ -24,13 +24,16 @@ _Floats = NDArray[np.float32]
 
 
 @part
-def _draw(seed: Any, first: int, words: Any) -> None:
-    """The words from number `first` on."""
+def _draw(seed: Any, start: int, dropped: Any, scale: float, words: Any, factors: Any) -> None:
+    """What the entries from `start` on, a multiple of four, are multiplied with: `scale`, or nothing."""
     for place in range(words.size):
-        word = seed + np.uint64(first + place + 1) * _STEP
+        word = seed + np.uint64(start // 4 + place + 1) * _STEP
         word = (word ^ (word >> _BY_30)) * _FIRST
         word = (word ^ (word >> _BY_27)) * _SECOND
         words[place] = word ^ (word >> _BY_31)
+    bits, factor, nothing = words.view(np.uint16), np.float32(scale), np.float32(0.0)
+    for place in range(factors.size):
+        factors[place] = factor if bits[place] >= dropped else nothing
 
 
 @compiled
@@ -39,24 +42,20 @@ def drop(weight: _Floats, seed: int, dropped: int, scale: float, kept: Halves) -
 
     An entry is dropped where its 16 bits are below `dropped`.
     """
-    words = np.empty(_ENTRIES // 4, np.uint64)
-    bits = words.view(np.uint16)
-    limit, factor, nothing = np.uint16(dropped), np.float32(scale), np.float32(0.0)
+    words, factors = np.empty(_ENTRIES // 4, np.uint64), np.empty(_ENTRIES, np.float32)
     for start in range(0, weight.size, _ENTRIES):
-        _draw(np.uint64(seed), start // 4, words)
+        _draw(np.uint64(seed), start, np.uint16(dropped), scale, words, factors)
         entries, found = weight[start : start + _ENTRIES], kept[start : start + _ENTRIES]
         for j in range(entries.size):
-            found[j] = narrowed(entries[j] * (factor if bits[j] >= limit else nothing))
+            found[j] = narrowed(entries[j] * factors[j])
 
 
 @compiled
 def drop_gradient(by_kept: Halves, seed: int, dropped: int, scale: float, by_weight: _Floats) -> None:
     """Writes the gradient by the weight that `drop` was given."""
-    words = np.empty(_ENTRIES // 4, np.uint64)
-    bits = words.view(np.uint16)
-    limit, factor, nothing = np.uint16(dropped), np.float32(scale), np.float32(0.0)
+    words, factors = np.empty(_ENTRIES // 4, np.uint64), np.empty(_ENTRIES, np.float32)
     for start in range(0, by_kept.size, _ENTRIES):
-        _draw(np.uint64(seed), start // 4, words)
+        _draw(np.uint64(seed), start, np.uint16(dropped), scale, words, factors)
         entries, found = by_kept[start : start + _ENTRIES], by_weight[start : start + _ENTRIES]
         for j in range(entries.size):
-            found[j] = widened(entries[j]) * (factor if bits[j] >= limit else nothing)
+            found[j] = widened(entries[j]) * factors[j]
