@@ -54,6 +54,9 @@ class ModelSettings(Settings):
     embedding_size: int = Field(256, ge=1, le=16_384, description="width of the tied embedding")
     hidden_size: int = Field(512, ge=1, le=16_384, description="units per recurrent layer")
     num_layers: int = Field(1, ge=1, le=32, description="stacked recurrent layers")
+    members: int = Field(
+        1, ge=1, le=16, description="networks of this shape side by side, each learns for itself; text is their average"
+    )
 
 
 class DropoutSettings(Settings):

@@ -73,6 +73,7 @@ def tiny_model(
     hidden_size: int = 17,
     embedding_size: int = 6,
     num_layers: int = 2,
+    members: int = 1,
     vocab_size: int = VOCAB,
     seed: int = 0,
 ) -> LanguageModel:
@@ -84,6 +85,7 @@ def tiny_model(
             embedding_size=embedding_size,
             hidden_size=hidden_size,
             num_layers=num_layers,
+            members=members,
         )
     )
     model.reset_parameters(seed)

@@ -45,12 +45,14 @@ def assert_close(found: Logits, expected: Logits, *, exact: bool) -> None:
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(
-    ("num_layers", "hidden_size", "embedding_size"), [(1, 33, 8), (2, 17, 5), (3, 3, 16), (2, 1, 2)]
+    ("num_layers", "hidden_size", "embedding_size", "members"),
+    [(1, 33, 8, 1), (2, 17, 5, 1), (3, 3, 16, 1), (2, 1, 2, 1), (1, 17, 6, 2), (2, 9, 5, 3)],
 )
 def test_stepping_and_reading_give_the_models_logits(
-    kind: str, cell: str, num_layers: int, hidden_size: int, embedding_size: int
+    kind: str, cell: str, num_layers: int, hidden_size: int, embedding_size: int, members: int
 ) -> None:
-    model = tiny_model(cell, hidden_size=hidden_size, embedding_size=embedding_size, num_layers=num_layers)
+    shape = {"num_layers": num_layers, "hidden_size": hidden_size, "embedding_size": embedding_size}
+    model = tiny_model(cell, members=members, **shape)
     backend = opened(kind, model)
     tokens = np.random.default_rng(0).integers(0, VOCAB, size=(3, 11))
     expected = reference(model, tokens)
@@ -67,15 +69,21 @@ def test_stepping_and_reading_give_the_models_logits(
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
-@given(cell=cells, hidden=hidden_sizes, embedding=st.integers(1, 20), layers=st.integers(1, 3), data=st.data())
+@given(
+    cell=cells,
+    hidden=hidden_sizes,
+    embedding=st.integers(1, 20),
+    layers=st.integers(1, 3),
+    members=st.integers(1, 3),
+    data=st.data(),
+)
 @settings(max_examples=12)
 def test_any_shape_writes_what_the_reference_writes(
-    kind: str, cell: str, hidden: int, embedding: int, layers: int, data: st.DataObject
+    kind: str, cell: str, hidden: int, embedding: int, layers: int, members: int, data: st.DataObject
 ) -> None:
     """Logits first; then tokens: of a greedy text that the backend wrote, none was worse than the reference's best."""
-    model = tiny_model(
-        cell, hidden_size=hidden, embedding_size=embedding, num_layers=layers, seed=data.draw(st.integers(0, 99))
-    )
+    shape = {"hidden_size": hidden, "embedding_size": embedding, "num_layers": layers, "members": members}
+    model = tiny_model(cell, seed=data.draw(st.integers(0, 99)), **shape)
     backend = opened(kind, model)
     prompt = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=5))
     with Engine(backend) as engine:

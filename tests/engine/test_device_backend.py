@@ -20,7 +20,13 @@ from textgen.engine.device_backend import DeviceBackend
 from textgen.engine.sampling import SampledSequence, draws_for
 from textgen.model.fingerprint import fingerprint
 
-SHAPES = [(33, 8, 1), (17, 5, 2), (3, 16, 3), (1, 2, 2)]  # hidden, embedding, layers
+SHAPES = [
+    (33, 8, 1, 1),
+    (17, 5, 2, 1),
+    (3, 16, 3, 1),
+    (1, 2, 2, 1),
+    (17, 5, 2, 3),
+]  # hidden, embedding, layers, members
 
 # How far logits may be from the fp32 reference, in units of how much they differ among them: on average, and at most.
 # bf16 keeps 8 bits of a weight and of an output, fp16 11; some tens of products add up, and hundreds of steps feed them
@@ -44,8 +50,8 @@ def stepped(pool: StatePool, tokens: TokenIds) -> Logits:
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
 def test_logits_are_those_of_the_reference(cell: str, dtype: torch.dtype) -> None:
-    for hidden, embedding, layers in SHAPES:
-        model = tiny_model(cell, hidden_size=hidden, embedding_size=embedding, num_layers=layers)
+    for hidden, embedding, layers, members in SHAPES:
+        model = tiny_model(cell, hidden_size=hidden, embedding_size=embedding, num_layers=layers, members=members)
         tokens = np.random.default_rng(0).integers(0, VOCAB, (3, 40))
         expected = stepped(TorchBackend(model).open_pool(3), tokens)
         backend = DeviceBackend(model, "cpu", dtype)

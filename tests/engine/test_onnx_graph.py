@@ -153,10 +153,12 @@ def whole_state(model: LanguageModel, batch_size: int) -> dict[str, np.ndarray]:
     return {name: np.zeros((batch_size, model.settings.hidden_size), np.float32) for name in names}
 
 
-@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize(("num_layers", "members"), [(1, 1), (3, 1), (1, 2), (2, 3)])
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_whole_model_is_the_reference_all_at_once_and_step_by_step(cell: str, num_layers: int) -> None:
-    model = tiny_model(cell, num_layers=num_layers)
+def test_the_whole_model_is_the_reference_all_at_once_and_step_by_step(
+    cell: str, num_layers: int, members: int
+) -> None:
+    model = tiny_model(cell, num_layers=num_layers, members=members)
     session = open_whole(model, Fp32Products())
     token_ids = np.random.default_rng(0).integers(0, VOCAB, (2, 30))
     with torch.inference_mode():
@@ -171,10 +173,11 @@ def test_the_whole_model_is_the_reference_all_at_once_and_step_by_step(cell: str
         np.testing.assert_allclose(logits[:, 0], at_once[:, time], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_whole_model_in_8_bits_gives_a_text_the_same_values_in_every_company(cell: str) -> None:
+def test_the_whole_model_in_8_bits_gives_a_text_the_same_values_in_every_company(cell: str, members: int) -> None:
     """And nearly those of the engine's, which does not round the first layer's input."""
-    model = tiny_model(cell, hidden_size=64, embedding_size=32)
+    model = tiny_model(cell, hidden_size=64, embedding_size=32, members=members)
     session = open_whole(model, Int8Products())
     token_ids = np.random.default_rng(0).integers(0, VOCAB, (3, 20))
     together, _ = run_whole(session, token_ids, whole_state(model, 3))

@@ -37,8 +37,17 @@ def test_every_number_counts(make_model: MakeModel, cell: str) -> None:
 
 
 def test_shapes_and_cells_count(make_model: MakeModel) -> None:
-    models = [make_model(), make_model("gru"), make_model(num_layers=1), make_model(hidden_size=8), make_model(seed=1)]
+    shapes: list[dict[str, int]] = [{}, {"num_layers": 1}, {"hidden_size": 8}, {"seed": 1}, {"members": 2}]
+    models = [make_model("gru"), *(make_model(**shape) for shape in shapes)]
     assert len({fingerprint(model) for model in models}) == len(models)
+
+
+def test_single_networks_are_called_what_they_were_before_there_were_ensembles(make_model: MakeModel) -> None:
+    model = make_model("rnn", num_layers=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.5)
+    assert fingerprint(model) == "3636faea8fce73d69cb6b62f53eef51ce8ea9085985d647188968e485948b86a"
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])

@@ -9,9 +9,9 @@ from textgen.model import LanguageModel
 from textgen.model.growth import with_vocabulary
 
 
-@pytest.fixture
-def model() -> LanguageModel:
-    model = LanguageModel(ModelSettings(vocab_size=6, embedding_size=4, hidden_size=5))
+@pytest.fixture(params=[1, 2])
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    model = LanguageModel(ModelSettings(vocab_size=6, embedding_size=4, hidden_size=5, members=request.param))
     model.reset_parameters(1)
     with torch.no_grad():
         model.output_bias.copy_(torch.arange(6.0))

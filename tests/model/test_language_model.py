@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from textgen.config import DropoutSettings
+from textgen.config import DropoutSettings, update_settings
 from textgen.model import LanguageModel, RecurrentState
 from textgen.model.cells import cell_types
 from textgen.model.regularization import Dropout, embedding_dropout, locked_dropout, weight_dropout
@@ -133,3 +133,64 @@ def test_every_parameter_learns(cell: str, halved: bool, make_model: MakeModel) 
     F.cross_entropy(logits.flatten(0, 1), token_ids.flatten()).backward()
     silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
     assert silent == []
+
+
+def member_of(ensemble: LanguageModel, member: int) -> LanguageModel:
+    """One member as a model of its own."""
+    settings = ensemble.settings
+    alone = LanguageModel(update_settings(settings, members=1))
+    width = settings.embedding_size
+    own = slice(member * width, (member + 1) * width)
+    with torch.no_grad():
+        alone.embedding.copy_(ensemble.embedding[:, own])
+        alone.output_bias.copy_(ensemble.output_bias)
+        alone.projection.weight.copy_(ensemble.projection.weight[own])
+        alone.projection.bias.copy_(ensemble.projection.bias[own])
+    for depth, layer in enumerate(alone.layers):
+        layer.load_state_dict(ensemble.layers[depth * settings.members + member].state_dict())
+    return alone
+
+
+@pytest.mark.parametrize(("num_layers", "members"), [(1, 2), (2, 3)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_ensembles_logits_are_the_mean_of_its_members(
+    cell: str, num_layers: int, members: int, make_model: MakeModel
+) -> None:
+    ensemble, token_ids = make_model(cell, num_layers=num_layers, members=members), ids(3, 8)
+    with torch.no_grad():
+        ensemble.projection.bias.normal_()
+        ensemble.output_bias.normal_()
+    alone = [member_of(ensemble, member) for member in range(members)]
+    assert ensemble.num_parameters == sum(model.num_parameters - 23 for model in alone) + 23
+    resets = torch.zeros(3, 8, dtype=torch.bool)
+    resets[1, 4] = True
+    expected = torch.stack([model(token_ids, model.initial_state(3), resets=resets)[0] for model in alone])
+    assert (expected[0] - expected[1]).abs().max() > 0.1
+    logits, _ = ensemble(token_ids, ensemble.initial_state(3), resets=resets)
+    torch.testing.assert_close(logits, expected.mean(0), atol=1e-5, rtol=1e-5)
+    apart, _ = ensemble(token_ids, ensemble.initial_state(3), resets=resets, apart=True)
+    torch.testing.assert_close(apart, expected, atol=1e-5, rtol=1e-5)
+
+    state, steps = ensemble.initial_state(3), []
+    for column in token_ids.unbind(1):
+        hidden, state = ensemble.step(column, state)
+        steps.append(F.linear(hidden, ensemble.embedding, ensemble.output_bias))
+    whole, after = ensemble(token_ids, ensemble.initial_state(3))
+    torch.testing.assert_close(torch.stack(steps, 1), whole, atol=1e-5, rtol=1e-5)
+    for (_, stepped), (_, read) in zip(state.named_tensors(), after.named_tensors(), strict=True):
+        torch.testing.assert_close(stepped, read, atol=1e-5, rtol=1e-5)
+
+
+def test_members_begin_differently_and_drop_differently(make_model: MakeModel) -> None:
+    ensemble = make_model(members=2)
+    apart, _ = ensemble(ids(2, 5), ensemble.initial_state(2), apart=True)
+    assert not torch.allclose(apart[0], apart[1], atol=1e-3)
+    with torch.no_grad():
+        ensemble.embedding[:, 6:] = ensemble.embedding[:, :6]
+        ensemble.projection.weight[6:] = ensemble.projection.weight[:6]
+        for depth in range(2):
+            ensemble.layers[2 * depth + 1].load_state_dict(ensemble.layers[2 * depth].state_dict())
+    apart, _ = ensemble(ids(2, 5), ensemble.initial_state(2), apart=True)
+    torch.testing.assert_close(apart[0], apart[1])
+    dropped, _ = ensemble(ids(2, 5), ensemble.initial_state(2), dropout=all_dropouts(1), apart=True)
+    assert not torch.allclose(dropped[0], dropped[1], atol=1e-3)

@@ -62,6 +62,7 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
         tuned: bool = False,
         ranks: Ranks | None = None,
         teachers: int = 0,
+        members: int = 1,
         **changes: Any,
     ) -> Trainer:
         defaults: dict[str, Any] = {"steps": 12, "batch_size": 4, "window": 10, "evaluations": 3, "seed": 5}
@@ -69,7 +70,7 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
             del defaults["steps"]
         dropouts = {"embedding_dropout": 0.1, "input_dropout": 0.1, "output_dropout": 0.1, "weight_dropout": 0.1}
         settings = TrainingSettings(**{**defaults, **dropouts, **changes})
-        shape = {"vocab_size": VOCAB, "embedding_size": 8, "hidden_size": 12, "num_layers": 2}
+        shape = {"vocab_size": VOCAB, "embedding_size": 8, "hidden_size": 12, "num_layers": 2, "members": members}
         model = LanguageModel(ModelSettings(cell=cell, **shape))
         model.reset_parameters(settings.seed)
         held_out = HeldOut(ids[:200], chars=300, bytes=320)

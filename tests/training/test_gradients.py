@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from textgen.config import DropoutSettings, TrainingSettings
 from textgen.errors import OutOfMemory
 from textgen.model import LanguageModel, RecurrentState
 from textgen.training.events import BatchSplitEvent
-from textgen.training.gradients import is_out_of_memory
+from textgen.training.gradients import WindowGradients, is_out_of_memory
 from textgen.training.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
@@ -35,6 +36,44 @@ def limit_rows(monkeypatch: pytest.MonkeyPatch, most: int, error: BaseException)
 def largest_difference(first: Trainer, second: Trainer) -> float:
     pairs = zip(first.model.parameters(), second.model.parameters(), strict=True)
     return max((one - two).abs().max().item() for one, two in pairs)
+
+
+@pytest.mark.parametrize("teachers", [0, 1])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_each_member_learns_for_itself(make_trainer: MakeTrainer, teachers: int, parts: int) -> None:
+    """Its gradient is that of a network that learns alone, over the number of members, in however many parts."""
+    rates = dict.fromkeys(DropoutSettings.model_fields, 0.0)
+
+    def gradients(model: LanguageModel) -> dict[str, Tensor]:
+        trainer = make_trainer(teachers=teachers, batch_size=4, **rates)
+        settings = TrainingSettings(steps=1, batch_size=4, **rates)
+        reader = WindowGradients(model, trainer.batches, settings, trainer.choice)
+        reader.parts = parts
+        reader.add()
+        return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+    ensemble = make_trainer(members=2).model
+    found = gradients(ensemble)
+    for member in range(2):
+        alone = make_trainer().model
+        own = slice(8 * member, 8 * member + 8)
+        with torch.no_grad():
+            alone.embedding.copy_(ensemble.embedding[:, own])
+            alone.projection.weight.copy_(ensemble.projection.weight[own])
+        for depth in range(2):
+            alone.layers[depth].load_state_dict(ensemble.layers[2 * depth + member].state_dict())
+        expected = gradients(alone)
+        for name, gradient in expected.items():
+            if name.startswith("layers"):
+                _, depth, rest = name.split(".", 2)
+                mine = found[f"layers.{2 * int(depth) + member}.{rest}"]
+            elif name == "embedding":
+                mine = found[name][:, own]
+            elif name.startswith("projection"):
+                mine = found[name][own]
+            else:
+                continue
+            torch.testing.assert_close(2 * mine, gradient, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("error", SHORTAGES)

@@ -28,6 +28,9 @@ def test_lower_layers_and_the_embedding_learn_more_slowly() -> None:
         "output_bias": 1.0,
     }
     assert [scales[f"layers.{number}.fused.weight_hh_l0"] for number in range(3)] == [0.125, 0.25, 0.5]
+    ensemble = LanguageModel(ModelSettings(vocab_size=9, embedding_size=3, hidden_size=4, num_layers=2, members=2))
+    shared = rate_scales(ensemble, settings)
+    assert [shared[f"layers.{number}.fused.weight_hh_l0"] for number in range(4)] == [0.25, 0.25, 0.5, 0.5]
     optimizer = build_optimizer(model, settings)
     set_learning_rate(optimizer, 2.0)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}

@@ -75,15 +75,16 @@ TUNING = {
 }
 
 
+@pytest.mark.parametrize("members", [1, 2])
 def test_a_run_resumed_with_every_setting_for_tuning_ends_with_the_same_bits(
-    make_trainer: MakeTrainer, tmp_path: Path
+    make_trainer: MakeTrainer, tmp_path: Path, members: int
 ) -> None:
-    whole = make_trainer(tuned=True, **TUNING)
+    whole = make_trainer(tuned=True, members=members, **TUNING)
     expected = of_type(list(whole.events()), EvaluationEvent)
-    first = make_trainer(tuned=True, **TUNING)
+    first = make_trainer(tuned=True, members=members, **TUNING)
     told = of_type(list(until_step(first, 5)), EvaluationEvent)
     first.snapshot().save(tmp_path)
-    second = make_trainer(tuned=True, **TUNING)
+    second = make_trainer(tuned=True, members=members, **TUNING)
     with torch.no_grad():
         # What training began with is not what a resumed run happens to begin with.
         second.model.embedding.zero_()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,14 +25,16 @@ class DeviceModel:
         self.vocab_size = settings.vocab_size
         self.hidden_size = settings.hidden_size
         self.dtype = dtype
+        self._members = settings.members
         product = _Product(device, dtype)
         with torch.inference_mode():
             layers = [layer for layer in model.layers if isinstance(layer, RecurrentLayer)]
             self._layers = [_Layer(layer, product) for layer in layers]
             self._product = product
             self._embedding = product.rounded(model.embedding)
-            self._projection = product.rounded(model.projection.weight)
-            self._projection_bias = product.rounded(model.projection.bias)
+            # Each member's share of the logits.
+            self._projection = product.rounded(model.projection.weight / settings.members)
+            self._projection_bias = product.rounded(model.projection.bias / settings.members)
             self._output_bias = product.exact(model.output_bias)
         self._parts = [len(layer.state_names) for layer in layers]
 
@@ -46,24 +48,30 @@ class DeviceModel:
         return sum(tensor.nbytes for tensor in own) + sum(layer.size_bytes for layer in self._layers)
 
     def step(self, token_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One token for each row, token_ids [rows] → the last layer's outputs [rows, hidden], the state after it."""
-        inputs = F.embedding(token_ids, self._embedding)  # [rows, embedding]
+        """One token for each row, token_ids [rows].
+
+        Returns what the members' last layers put out, [rows, members · hidden], and the state after it.
+        """
+        members = self._members
+        outputs = list(F.embedding(token_ids, self._embedding).chunk(members, 1))  # each [rows, embedding]
         after: list[Tensor] = []
-        for layer, parts in zip(self._layers, self._unpacked(state), strict=True):
-            new_parts = layer.step(inputs, parts)
-            inputs = new_parts[0].to(self.dtype)
+        for number, (layer, parts) in enumerate(zip(self._layers, self._unpacked(state), strict=True)):
+            new_parts = layer.step(outputs[number % members], parts)
+            outputs[number % members] = new_parts[0].to(self.dtype)
             after.extend(new_parts)
-        return inputs, torch.cat(after, 1)
+        return _joined(outputs), torch.cat(after, 1)
 
     def read(self, token_ids: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Reads of column i of token_ids [time, rows] the first lengths[i] tokens, of which there may be none.
 
-        Returns the last layer's outputs [time, rows, hidden], which end in rubbish where a row is shorter, and the
-        state after each row's last token.
+        Returns what the members' last layers put out, [time, rows, members · hidden], which ends in rubbish where a row
+        is shorter, and the state after each row's last token.
         """
-        inputs = F.embedding(token_ids, self._embedding)  # [time, rows, embedding]
+        members = self._members
+        outputs = list(F.embedding(token_ids, self._embedding).chunk(members, 2))  # each [time, rows, embedding]
         after: list[Tensor] = []
-        for layer, parts in zip(self._layers, self._unpacked(state), strict=True):
+        for number, (layer, parts) in enumerate(zip(self._layers, self._unpacked(state), strict=True)):
+            inputs = outputs[number % members]
             # One product for the whole window; only the recurrent half has to wait for the step before.
             projected = layer.project(inputs.flatten(0, 1)).unflatten(0, token_ids.shape)  # [time, rows, channels]
             history = [parts]
@@ -71,12 +79,14 @@ class DeviceModel:
                 history.append(layer.after(from_input, history[-1]))
             # Picking each row's state at the end costs less than masking it at every step.
             after += [_picked(torch.stack(part), lengths) for part in zip(*history, strict=True)]
-            inputs = torch.stack([parts[0] for parts in history[1:]]).to(self.dtype)  # [time, rows, hidden]
-        return inputs, torch.cat(after, 1)
+            outputs[number % members] = torch.stack([parts[0] for parts in history[1:]]).to(self.dtype)
+        return _joined(outputs), torch.cat(after, 1)
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """The last layer's outputs [rows, hidden] → fp32 [rows, vocab]."""
-        projected = F.linear(outputs, self._projection, self._projection_bias)  # [rows, embedding]
+        """What the members' last layers put out, [rows, members · hidden] → fp32 [rows, vocab]."""
+        shares = zip(self._projection.chunk(self._members), self._projection_bias.chunk(self._members), strict=True)
+        each = zip(outputs.chunk(self._members, -1), shares, strict=True)
+        projected = _joined([F.linear(own, *share) for own, share in each])  # [rows, members · embedding]
         return self._product(projected, self._embedding) + self._output_bias
 
     def _unpacked(self, state: Tensor) -> list[CellState]:
@@ -230,6 +240,11 @@ class _Layer:
         if self._hidden_bias is None:
             return self._cell.step((from_input + from_hidden,), state, self._extra)
         return self._cell.step((from_input, from_hidden.add_(self._hidden_bias)), state, self._extra)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """`parts` side by side."""
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts), -1)
 
 
 def _picked(history: Tensor, places: Tensor) -> Tensor:

@@ -52,8 +52,12 @@ class GraphBuilder:
             # Looking for a row's largest magnitude, onnxruntime overlooks a NaN unless it comes first. Said here, the
             # model's breakage cannot get lost on the way to the logits.
             self._output_bias = np.full_like(self._output_bias, np.nan)
-        self._projection_weight = _array(model.projection.weight)  # [embedding, hidden]
-        self._projection_bias = _array(model.projection.bias)
+        # Each member's share of the logits, [embedding, hidden] and [embedding].
+        self._projections = [
+            (weight / len(weights), bias / len(weights))
+            for weights in [np.split(_array(model.projection.weight), self._settings.members)]
+            for weight, bias in zip(weights, np.split(_array(model.projection.bias), len(weights)), strict=True)
+        ]
 
     @property
     def state_size(self) -> int:
@@ -61,26 +65,30 @@ class GraphBuilder:
         return sum(len(layer.state_names) for layer in self._layers) * self._settings.hidden_size
 
     def input_gates(self) -> Array:
-        """What the first layer's gates get from each token: [vocab, channels]."""
-        first = self._layers[0]
-        table: Array = self._embedding @ first.input.T + first.input_bias
-        return table
+        """What the gates of the members' first layers get from each token: [vocab, channels], side by side."""
+        each = zip(np.split(self._embedding, self._settings.members, 1), self._first, strict=True)
+        return np.concatenate([embedding @ layer.input.T + layer.input_bias for embedding, layer in each], 1)
 
     def step(self) -> onnx.ModelProto:
         """A token for each row: gates [rows, channels], state [rows, state_size] → logits [rows, vocab], next_state."""
         graph = Graph()
-        gates, output, after = "gates", Factor(""), list[str]()
+        members, after = self._settings.members, list[str]()
+        from_token = self._unpack_gates(graph)
+        outputs = [Factor("")] * members
         for number, (layer, parts) in enumerate(zip(self._layers, self._unpack(graph), strict=True)):
-            if number:
-                gates = self._product(graph, f"input{number}", output, layer.input, layer.input_bias)
+            member = number % members
+            if number < members:
+                gates = from_token[member]
+            else:
+                gates = self._product(graph, f"input{number}", outputs[member], layer.input, layer.input_bias)
             hidden = self._recurrent(graph, number, parts[0])
             parts = self._cell(graph, number, gates, hidden, parts)
-            output = self._factor(graph, parts[0])
+            outputs[member] = self._factor(graph, parts[0])
             after += parts
         graph.add("Concat", *after, output="next_state", axis=-1)
-        self._logits(graph, output)
+        self._logits(graph, outputs)
         inputs: dict[str, Shape] = {
-            "gates": ["rows", self._layers[0].channels],
+            "gates": ["rows", self._input_channels],
             "state": ["rows", self.state_size],
         }
         return _model(graph, inputs, {"logits": None, "next_state": None})
@@ -88,17 +96,17 @@ class GraphBuilder:
     def prefill(self) -> onnx.ModelProto:
         """Many tokens for each row: gates [time, rows, channels], present [time, rows, 1], state → hidden, next_state.
 
-        Where `present` is false the row's text has ended and its state stays. `hidden` [time, rows, hidden_size] is
-        what the last layer puts out. Layers run one after the other, so that only the recurrent product waits for the
-        step before; the values are those of `step`, to the bit.
+        Where `present` is false the row's text has ended and its state stays. `hidden` [time, rows, members · hidden]
+        is what the last layers put out. Layers run one after the other, so that only the recurrent product waits for
+        the step before; the values are those of `step`, to the bit.
         """
         graph = Graph()
         parts = self._unpack(graph)
         after = [[graph.fresh() for _ in part] for part in parts]
-        self._read(graph, "gates", parts, after, "hidden", present="present")
+        self._read(graph, self._unpack_gates(graph), parts, after, "hidden", present="present")
         graph.add("Concat", *chain.from_iterable(after), output="next_state", axis=-1)
         inputs: dict[str, Shape] = {
-            "gates": ["time", "rows", self._layers[0].channels],
+            "gates": ["time", "rows", self._input_channels],
             "present": ["time", "rows", 1],
             "state": ["rows", self.state_size],
         }
@@ -113,13 +121,16 @@ class GraphBuilder:
         graph = Graph()
         token_ids = graph.add("Transpose", "token_ids", perm=[1, 0])  # [time, batch]
         embedded = self._products.rows(graph, "vocabulary", self._embedding, token_ids)
-        first = self._layers[0]
-        gates = self._product(graph, "input0", self._factor(graph, embedded), first.input, first.input_bias)
+        own = graph.split(embedded, [self._settings.embedding_size] * self._settings.members)
+        gates = [
+            self._product(graph, f"input{member}", self._factor(graph, part), layer.input, layer.input_bias)
+            for member, (part, layer) in enumerate(zip(own, self._first, strict=True))
+        ]
         before = self._state_names
         after = [[f"next_{part}" for part in parts] for parts in before]
         outputs = self._read(graph, gates, before, after, graph.fresh())
-        hidden = graph.add("Transpose", outputs, perm=[1, 0, 2])  # [batch, time, hidden]
-        self._logits(graph, self._factor(graph, hidden))
+        hidden = graph.add("Transpose", outputs, perm=[1, 0, 2])  # [batch, time, members · hidden]
+        self._logits(graph, self._unpack_hidden(graph, hidden))
         state: Shape = ["batch", self._settings.hidden_size]
         return _model(
             graph,
@@ -131,51 +142,72 @@ class GraphBuilder:
         )
 
     def head(self) -> onnx.ModelProto:
-        """hidden [rows, hidden_size] → logits [rows, vocab]."""
+        """hidden [rows, members · hidden_size] → logits [rows, vocab]."""
         graph = Graph()
-        self._logits(graph, self._factor(graph, "hidden"))
-        return _model(graph, {"hidden": ["rows", self._settings.hidden_size]}, {"logits": None})
+        self._logits(graph, self._unpack_hidden(graph, "hidden"))
+        width = self._settings.members * self._settings.hidden_size
+        return _model(graph, {"hidden": ["rows", width]}, {"logits": None})
+
+    @property
+    def _first(self) -> list[_Layer]:
+        """The layers that read tokens, one of each member."""
+        return self._layers[: self._settings.members]
+
+    @property
+    def _input_channels(self) -> int:
+        return sum(layer.channels for layer in self._first)
 
     def _read(
         self,
         graph: Graph,
-        gates: str,
+        gates: Sequence[str],
         before: Sequence[Sequence[str]],
         after: Sequence[Sequence[str]],
         last: str,
         *,
         present: str = "",
     ) -> str:
-        """The layers' steps over time, from what the first one's gates get [time, rows, channels].
+        """The layers' steps over time, from what the gates of the first ones get, each [time, rows, channels].
 
-        `before` and `after` name the state's parts for each layer, `last` what the last one puts out, which is returned
-        [time, rows, hidden_size]. Where `present` is given and false, a row's state stays.
+        `before` and `after` name the state's parts for each layer, `last` what the members' last ones put out, which is
+        returned [time, rows, members · hidden_size]. Where `present` is given and false, a row's state stays.
         """
-        outputs = ""
+        members = self._settings.members
+        outputs = [""] * members
         for number, layer in enumerate(self._layers):
-            if number:
-                gates = self._product(
-                    graph, f"input{number}", self._factor(graph, outputs), layer.input, layer.input_bias
-                )
+            member = number % members
+            own = gates[member]
+            if number >= members:
+                factor = self._factor(graph, outputs[member])
+                own = self._product(graph, f"input{number}", factor, layer.input, layer.input_bias)
             body = self._scan_body(graph, number, layer, bool(present))
-            outputs = last if number == len(self._layers) - 1 else graph.fresh()
-            scanned = [gates, present] if present else [gates]
+            outputs[member] = last if number == len(self._layers) - 1 and members == 1 else graph.fresh()
+            scanned = [own, present] if present else [own]
             graph.nodes.append(
                 helper.make_node(
                     "Scan",
                     [*before[number], *scanned],
-                    [*after[number], outputs],
+                    [*after[number], outputs[member]],
                     body=body,
                     num_scan_inputs=len(scanned),
                 )
             )
-        return outputs
+        return last if members == 1 else graph.add("Concat", *outputs, output=last, axis=-1)
 
     def _unpack(self, graph: Graph) -> list[list[str]]:
         """The state's parts for each layer."""
         counts = [len(layer.state_names) for layer in self._layers]
         parts = iter(graph.split("state", [self._settings.hidden_size] * sum(counts)))
         return [[next(parts) for _ in range(count)] for count in counts]
+
+    def _unpack_gates(self, graph: Graph) -> list[str]:
+        """What each member's first layer gets of "gates"."""
+        return graph.split("gates", [layer.channels for layer in self._first])
+
+    def _unpack_hidden(self, graph: Graph, hidden: str) -> list[Factor]:
+        """Each member's part of what the last layers put out."""
+        parts = graph.split(hidden, [self._settings.hidden_size] * self._settings.members)
+        return [self._factor(graph, part) for part in parts]
 
     def _cell(self, graph: Graph, number: int, gates: str, hidden: str, parts: list[str]) -> list[str]:
         layer = self._layers[number]
@@ -205,10 +237,15 @@ class GraphBuilder:
         outputs = [_value(name, ["rows", size]) for name in (*after, output)]
         return helper.make_graph(body.nodes, f"layer{number}", inputs, outputs)
 
-    def _logits(self, graph: Graph, hidden: Factor) -> None:
-        """From what the last layer puts out [rows, hidden] to "logits"."""
-        projected = self._product(graph, "projection", hidden, self._projection_weight, self._projection_bias)
-        quantized = self._factor(graph, projected)
+    def _logits(self, graph: Graph, outputs: Sequence[Factor]) -> None:
+        """From what the members' last layers put out, each [rows, hidden], to "logits"."""
+        each = enumerate(zip(outputs, self._projections, strict=True))
+        projected = [
+            self._product(graph, f"projection{member}", hidden, weight, bias)
+            for member, (hidden, (weight, bias)) in each
+        ]
+        joined = projected[0] if len(projected) == 1 else graph.add("Concat", *projected, axis=-1)
+        quantized = self._factor(graph, joined)
         scores = self._product(graph, "vocabulary", quantized, self._embedding, None)
         graph.add("Add", scores, graph.constant("output_bias", self._output_bias), output="logits")
 

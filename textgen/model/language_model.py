@@ -22,16 +22,22 @@ class LanguageModel(nn.Module):
 
     Weight tying: Press & Wolf 2017 (https://arxiv.org/abs/1608.05859), Inan et al. 2017. The module keeps no state
     between calls and has no training mode: passing a `Dropout` is what makes a call a training call.
+
+    With several `members` it is an ensemble (Hansen & Salamon 1990; Lakshminarayanan et al. 2017,
+    https://arxiv.org/abs/1612.01474): so many networks of the settings' shape, which share the output bias alone, and
+    the logits are the mean of theirs. Member m owns columns [m · embedding_size, (m + 1) · embedding_size) of the
+    embedding, those rows of the projection, and the layers m, m + members, …
     """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.embedding = nn.Parameter(torch.empty(settings.vocab_size, settings.embedding_size))
+        members = settings.members
+        self.embedding = nn.Parameter(torch.empty(settings.vocab_size, members * settings.embedding_size))
         layer = cell_types()[settings.cell]
         widths = [settings.embedding_size] + [settings.hidden_size] * (settings.num_layers - 1)
-        self.layers = nn.ModuleList(layer(width, settings.hidden_size) for width in widths)
-        self.projection = nn.Linear(settings.hidden_size, settings.embedding_size)
+        self.layers = nn.ModuleList(layer(width, settings.hidden_size) for width in widths for _ in range(members))
+        self.projection = nn.Linear(settings.hidden_size, members * settings.embedding_size)
         self.output_bias = nn.Parameter(torch.empty(settings.vocab_size))
 
     def reset_parameters(self, seed: int, *, never_predicted: Sequence[int] = ()) -> None:
@@ -60,7 +66,7 @@ class LanguageModel(nn.Module):
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> RecurrentState:
-        """The state before any text: zeros, [batch_size, hidden] for each layer and part."""
+        """The state before any text: zeros, [batch_size, hidden_size] for each of `layers` and part."""
         zeros = torch.zeros(
             batch_size,
             self.settings.hidden_size,
@@ -76,15 +82,20 @@ class LanguageModel(nn.Module):
         *,
         dropout: Dropout | None = None,
         resets: Tensor | None = None,
+        apart: bool = False,
     ) -> tuple[Tensor, RecurrentState]:
         """Reads token_ids [batch, time] after `state` and predicts what follows each.
 
         Where `resets` [batch, time] is true, the row's state is zeroed before that step; the layers then run piece by
         piece, so windows with many resets are slower. Returns logits [batch, time, vocab] and the state after the last
-        step.
+        step; `apart` gives those of each member, [members, batch, time, vocab].
         """
         hidden, after = self.hidden(token_ids, state, dropout=dropout, resets=resets)
-        return F.linear(hidden, self.embedding, self.output_bias), after
+        if not apart:
+            return F.linear(hidden, self.embedding, self.output_bias), after
+        members = self.settings.members
+        each = zip(hidden.chunk(members, -1), self.embedding.chunk(members, 1), strict=True)
+        return torch.stack([F.linear(members * own, weight, self.output_bias) for own, weight in each]), after
 
     def hidden(
         self,
@@ -94,38 +105,49 @@ class LanguageModel(nn.Module):
         dropout: Dropout | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor, RecurrentState]:
-        """`forward` up to the projection: [batch, time, embedding_size], what the tied softmax multiplies."""
+        """`forward` up to what the tied softmax multiplies: [batch, time, members · embedding_size]."""
         weight: Tensor = self.embedding
         if dropout is not None:
             weight = embedding_dropout(weight, dropout.rates.embedding_dropout, dropout.generator)
-        outputs = F.embedding(token_ids, weight)  # [batch, time, embedding]
+        embedded = F.embedding(token_ids, weight)  # [batch, time, members · embedding]
         if dropout is not None:
-            outputs = dropout.lock(outputs, dropout.rates.input_dropout)
+            embedded = dropout.lock(embedded, dropout.rates.input_dropout)
+        members = self.settings.members
+        outputs = list(embedded.chunk(members, -1))
         after: list[CellState] = []
         for number, layer in enumerate(self._layers()):
-            if dropout is not None and number > 0:
-                outputs = dropout.lock(outputs, dropout.rates.hidden_dropout)
+            inputs = outputs[number % members]
+            if dropout is not None and number >= members:
+                inputs = dropout.lock(inputs, dropout.rates.hidden_dropout)
             recurrent = None
             if dropout is not None and dropout.rates.weight_dropout:
                 recurrent = weight_dropout(layer.recurrent_weight, dropout.rates.weight_dropout, dropout.generator)
-            outputs, cell_state = _run(layer, outputs, state.layers[number], recurrent, resets)  # [batch, time, hidden]
+            outputs[number % members], cell_state = _run(layer, inputs, state.layers[number], recurrent, resets)
             after.append(cell_state)
-        outputs = self.projection(outputs)  # [batch, time, embedding]
+        projected = self._projected(outputs)
         if dropout is not None:
-            outputs = dropout.lock(outputs, dropout.rates.output_dropout)
-        return outputs, RecurrentState(tuple(after))
+            projected = dropout.lock(projected, dropout.rates.output_dropout)
+        return projected, RecurrentState(tuple(after))
 
     def step(self, token_ids: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        """`hidden` for one token of each row, token_ids [batch], by the cells' equations: [batch, embedding_size].
+        """`hidden` for one token of each row, token_ids [batch], by the cells' equations: [batch, members · embedding].
 
         The state keeps its own number format, whatever the weights are in.
         """
-        outputs = F.embedding(token_ids, self.embedding)
+        members = self.settings.members
+        outputs = list(F.embedding(token_ids, self.embedding).chunk(members, -1))
         after: list[CellState] = []
         for number, layer in enumerate(self._layers()):
-            outputs, cell_state = layer.step(outputs, state.layers[number])
+            outputs[number % members], cell_state = layer.step(outputs[number % members], state.layers[number])
             after.append(cell_state)
-        return self.projection(outputs), RecurrentState(tuple(after))
+        return self._projected(outputs), RecurrentState(tuple(after))
+
+    def _projected(self, outputs: Sequence[Tensor]) -> Tensor:
+        """What the members' last layers put out, each [.., hidden] → [.., members · embedding], the share of each."""
+        if len(outputs) == 1:
+            return self.projection(outputs[0])  # type: ignore[no-any-return]
+        each = zip(outputs, *(part.chunk(len(outputs)) for part in self.projection.parameters()), strict=True)
+        return torch.cat([F.linear(own, weight, bias) for own, weight, bias in each], -1) / len(outputs)
 
     def _layers(self) -> list[RecurrentLayer]:
         return [layer for layer in self.layers if isinstance(layer, RecurrentLayer)]

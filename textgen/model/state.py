@@ -17,7 +17,7 @@ Index = slice | Sequence[int] | Tensor
 
 @dataclass(frozen=True)
 class RecurrentState:
-    """For each layer the tensors of its cell, each [batch, hidden] (LSTM: h and c; GRU and RNN: h)."""
+    """For each layer of each member the tensors of its cell, each [batch, hidden] (LSTM: h and c; GRU and RNN: h)."""
 
     layers: tuple[tuple[Tensor, ...], ...]
 

@@ -213,18 +213,27 @@ class WindowGradients:
         resets = None if batch.resets is None else torch.from_numpy(batch.resets[rows]).to(device)
         with nullcontext() if replica is None or reduce else replica.no_sync():
             with autocast(device, self._choice.precision):
-                logits, after = (replica or self._model)(inputs, state, dropout=dropout, resets=resets)
-            flat, ignored = logits.flatten(0, 1).float(), StreamBatches.IGNORE
+                logits, after = (replica or self._model)(inputs, state, dropout=dropout, resets=resets, apart=True)
+            # Members learn the same for themselves: what makes an ensemble good is that they err differently.
+            flat, ignored = logits.flatten(0, -2).float(), StreamBatches.IGNORE  # [members · batch · time, vocab]
+            members = len(logits)
             if isinstance(batch, TaughtBatch):
                 # The cross-entropy of the probabilities that are wanted; those of ignored places are zero.
-                summed = F.cross_entropy(flat, batch.wanted[rows].flatten(0, 1), reduction="sum")
-                loss = summed / max(1, int((wanted != ignored).sum()) if targets is None else targets)
+                taught = batch.wanted[rows].flatten(0, 1)
+                summed = F.cross_entropy(flat, _repeated(taught, members), reduction="sum")
+                loss = summed / (members * max(1, int((wanted != ignored).sum()) if targets is None else targets))
             elif targets is None:
-                loss = F.cross_entropy(flat, wanted.flatten(), ignore_index=ignored)
+                loss = F.cross_entropy(flat, _repeated(wanted.flatten(), members), ignore_index=ignored)
             else:
-                summed = F.cross_entropy(flat, wanted.flatten(), ignore_index=ignored, reduction="sum")
-                loss = summed / max(1, targets)
+                told = _repeated(wanted.flatten(), members)
+                summed = F.cross_entropy(flat, told, ignore_index=ignored, reduction="sum")
+                loss = summed / (members * max(1, targets))
             loss = loss / self._settings.accumulation
             # The replica takes the mean over ranks; shares of one mean are to be added up.
             (loss if replica is None else loss * self._ranks.size).backward()
         return loss.detach(), after.detach()
+
+
+def _repeated(tensor: Tensor, times: int) -> Tensor:
+    """`tensor` so many times, one below the other."""
+    return tensor if times == 1 else torch.cat([tensor] * times)

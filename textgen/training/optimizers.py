@@ -35,12 +35,12 @@ def rate_scales(model: LanguageModel, settings: TrainingSettings) -> dict[str, f
     The projection above the last recurrent layer learns at the full rate, each layer at `layer_decay` times the rate of
     what lies above it (the paper's 1/2.6), the embedding, which is also the softmax, at `embedding_rate`.
     """
-    layers = model.settings.num_layers
+    layers, members = model.settings.num_layers, model.settings.members
     scales: dict[str, float] = {}
     for name, _ in model.named_parameters():
         section, _, rest = name.partition(".")
         if section == "layers":
-            scales[name] = settings.layer_decay ** (layers - int(rest.partition(".")[0]))
+            scales[name] = settings.layer_decay ** (layers - int(rest.partition(".")[0]) // members)
         else:
             scales[name] = settings.embedding_rate if section == "embedding" else 1.0
     return scales
