@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -671,6 +672,25 @@ def test_every_cell_trains_resumes_and_generates(cli: Cli, small_text: Path, cel
     result = cli("generate", "--checkpoint", "run", "--json", "--max-new-tokens", "3")
     assert result.last_json["tokens"] > 0
     assert settings_of(Path("run")).model.cell == cell
+
+
+def test_networks_side_by_side_are_a_model_like_any_other(cli: Cli, small_text: Path) -> None:
+    """Trained, resumed, listed, scored, exported both ways, and the base of another."""
+    assert cli("train", small_text, "--out", "pair", *QUICK, "--members", "2").status == 0
+    assert cli("train", "--resume", "pair", "--steps", "2").status == 0
+    assert cli("generate", "--checkpoint", "pair", "--json", "--max-new-tokens", "3").last_json["tokens"] > 0
+    assert cli("evaluate", "--checkpoint", "pair", small_text, "--dynamic").last_json["nats_per_char"] > 0
+    assert "2 networks, each lstm" in cli("models", "--runs", ".").out
+    made, _ = open_checkpoint(Path("pair"))
+    assert "2 networks that learned for themselves" in made.card
+    assert cli("export", "--checkpoint", "pair", "--out", "small").status == 0
+    assert cli("export", "--checkpoint", "pair", "--out", "onnx", "--format", "onnx").status == 0
+    assert ": lstm, 2 networks of 1 layer of" in Path("onnx/README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", Path("onnx/README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    written = subprocess.run([sys.executable, "-X", "utf8", "-c", code], cwd="onnx", capture_output=True, check=True)
+    assert written.stdout
+    assert cli("train", small_text, "--out", "tuned", "--base", "small", "--steps", "2", "--quiet").status == 0
+    assert open_checkpoint(Path("tuned"))[0].model.settings.members == 2
 
 
 def test_a_base_is_fine_tuned_and_stays_as_it_is(cli: Cli, trained_run: Path, small_text: Path) -> None:

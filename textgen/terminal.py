@@ -230,6 +230,8 @@ def model_facts(model: ShelfModel) -> dict[str, Any]:
 def model_line(facts: Mapping[str, Any]) -> str:
     """The same for people."""
     shape = f"{facts['cell']} {facts['num_layers']} × {facts['hidden_size']}, {facts['num_parameters']:,} parameters"
+    if facts["members"] > 1:
+        shape = f"{facts['members']} networks, each {shape}"
     nats = "" if facts["nats_per_char"] is None else f", {facts['nats_per_char']:.3f} nats/char"
     told = {"ships": "", "run": " (a run)"}.get(facts["origin"], f" (from {_shortened(facts['source'], 60)})")
     size = f"{facts['disk_bytes'] / 1e6:,.1f} MB"

@@ -32,8 +32,20 @@ def test_patience_buys_time_and_size() -> None:
     runs = [settings(name, MIDDLE) for name in get_args(PresetName)]
     minutes = [run.training.minutes or 0.0 for run in runs]
     assert minutes == [3.0, 15.0, 60.0]
-    sizes = [run.model.hidden_size for run in runs]
+    sizes = [run.model.hidden_size * run.model.members for run in runs]
     assert sizes == sorted(sizes)
+    assert [run.model.members for run in runs] == [1, 2, 2]
+
+
+def test_two_networks_share_the_time_where_it_suffices_for_both() -> None:
+    def members(survey: TextSurvey, **budget: Any) -> int:
+        chosen = preset_settings("balanced", survey, budget=TrainingBudget(**budget))
+        return parse_settings(RunSettings, chosen).model.members
+
+    assert [members(MIDDLE, minutes=minutes) for minutes in (3, 15, 60)] == [1, 2, 2]
+    assert [members(MIDDLE, epochs=epochs) for epochs in (1, 20)] == [1, 2]
+    assert members(TextSurvey(3_000_000, 60)) == 1
+    assert all(settings(name, LARGE).model.members == 1 for name in get_args(PresetName))
 
 
 def test_more_passes_over_a_text_need_more_dropout() -> None:

@@ -10,6 +10,10 @@ from typing import Any, cast
 import gradio as gr
 import pytest
 
+from textgen.config import ModelSettings
+from textgen.jobs.checkpoints import open_checkpoint
+from textgen.model import LanguageModel
+from textgen.model.checkpoint import Checkpoint, save_checkpoint
 from textgen.studio import Studio
 from textgen.ui.build import about_model, backend_of, build_page, defaults_for
 from textgen.ui.controls import PAGE_DEFAULTS, controls
@@ -80,6 +84,16 @@ def test_a_model_whose_config_leaves_out_what_is_usual_is_described_too(models: 
         assert "LSTM, 1 × 4 units" in about_model(studio, "endless", "en")
         (listed,) = Endpoints(studio, NOBODY_ELSE).models(cast(gr.Request, None))
         assert listed["cell"] == "lstm"
+
+
+def test_how_many_networks_a_model_is_made_of_is_told(models: Path, tmp_path: Path) -> None:
+    _, tokenizer = open_checkpoint(models / "tiny")
+    pair = LanguageModel(ModelSettings(vocab_size=tokenizer.vocab_size, embedding_size=4, hidden_size=4, members=2))
+    pair.reset_parameters(0)
+    save_checkpoint(tmp_path / "pair", Checkpoint(pair, (models / "tiny" / "tokenizer.model").read_bytes()))
+    with Studio([tmp_path], device="cpu") as studio:
+        assert "2 networks, each LSTM, 1 × 4 units" in about_model(studio, "pair", "en")
+        assert "2 个网络，各为 LSTM" in about_model(studio, "pair", "zh")
 
 
 def test_what_cannot_be_described_is_said(studio: Studio) -> None:

@@ -187,7 +187,7 @@ class TestSuit:
             suited = form.suit(**choice)
             return {name for name in EXPERT_FIELDS if suited[name].visible == "hidden"}
 
-        shape = {"cell", "hidden_size", "num_layers", "embedding_size"}
+        shape = {"cell", "hidden_size", "num_layers", "members", "embedding_size"}
         assert hidden() == set()
         assert hidden(base="tiny") == shape | {"vocab_size", "tokenizer"}
         assert hidden(base="tiny", vocabulary="extend") == shape

@@ -93,6 +93,9 @@ def guide(model: LanguageModel, *, size_ratio: float) -> str:
     shape, names = model.settings, list(chain.from_iterable(state_names(model)))
     layers = f"{shape.num_layers} layer{'' if shape.num_layers == 1 else 's'} of {shape.hidden_size}"
 
+    if shape.members > 1:
+        layers = f"{shape.members} networks of {layers}"
+
     def row(name: str, meaning: str) -> str:
         return f"| `{name}` | float32 | [batch, {shape.hidden_size}] | {meaning} |"
 

@@ -36,6 +36,8 @@ def model_card(
     bases = [str(base) for base in about.get("lineage") or _bases(lineage or {})]
     shape = f"{model.cell}, {model.num_layers} × {model.hidden_size} units, embedding {model.embedding_size}"
     shape += f", {model.vocab_size} pieces"
+    if model.members > 1:
+        shape = f"{model.members} networks that learned for themselves and write together, each {shape}"
     lines = [
         "---",
         "library_name: textgen-studio",

@@ -16,6 +16,8 @@ PresetName = Literal["quick", "balanced", "thorough"]
 
 # What two cores read while a base of some five million weights learns.
 _CHARACTERS_PER_MINUTE = 400_000
+# From so many passes on, by that measure, two networks that share the time are better than one.
+_PASSES_FOR_TWO = 4.0
 
 _LIGHT = {"embedding_dropout": 0.0, "input_dropout": 0.05, "output_dropout": 0.1}
 _QUICK = {"embedding_dropout": 0.0, "input_dropout": 0.1, "output_dropout": 0.2, "weight_dropout": 0.05}
@@ -80,9 +82,9 @@ def preset_settings(
         "thorough": {"minutes": 60.0, "learning_rate": 5e-3, "window": 48, "weight_decay": 0.2, "evaluations": 12},
     }
     chosen = training[name]
+    minutes = budget.minutes if budget and budget.minutes else chosen["minutes"]
+    passes = budget.epochs if budget and budget.epochs else _expected_passes(survey, minutes)
     if base:
-        minutes = budget.minutes if budget and budget.minutes else chosen["minutes"]
-        passes = budget.epochs if budget and budget.epochs else _expected_passes(survey, minutes)
         # Evaluations take time from learning: some five seconds each.
         chosen = {"minutes": chosen["minutes"], "evaluations": 5 if minutes < 5 else 10, **tuning_settings(passes)}
     else:
@@ -93,6 +95,9 @@ def preset_settings(
             "thorough": (_MEDIUM, _STRONG, _STRONG),
         }
         chosen |= dropouts[name][0 if large else 2 if small else 1]
+        if name != "quick" and not small and passes >= _PASSES_FOR_TWO:
+            # Better than one that reads the text twice as often: that learns by heart.
+            model["members"] = 2
         if name == "quick":
             # What the model itself writes keeps it from learning by heart what it reads again and again. In longer
             # trainings it is too poor a teacher by then.
@@ -100,7 +105,7 @@ def preset_settings(
         elif name == "balanced" and not large and not small:
             # As strong from the beginning on they would only slow it down. The best is between two evaluations that are
             # far apart: machines read such a text ten to thirty times in this time.
-            chosen |= {"dropout_passes": 14.0, "evaluations": 15}
+            chosen |= {"dropout_passes": 10.0, "evaluations": 15}
     return {"text": {"vocab_size": vocab_size}, "model": dict(model), "training": chosen}
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import gradio as gr
 
-from textgen.config import GenerationSettings
+from textgen.config import GenerationSettings, ModelSettings, parse_settings
 from textgen.errors import TextgenError
 from textgen.shelf import Shelf
 from textgen.studio import EVERYBODY, ModelInfo, Person, Studio
 from textgen.ui.controls import PAGE_DEFAULTS, changed_defaults
 from textgen.ui.endpoints import Endpoints
 from textgen.ui.generate import GenerateTab
-from textgen.ui.i18n import Language, build_i18n, known_language, say, say_cell, say_error
+from textgen.ui.i18n import Language, build_i18n, known_language, say, say_error, say_shape
 from textgen.ui.login import Login, offers_login
 from textgen.ui.models_tab import ModelsTab
 from textgen.ui.people import NOBODY_ELSE, People
@@ -216,16 +216,8 @@ def about_model(studio: Studio, name: str | None, language: Language, person: Pe
 
 
 def _figures(info: ModelInfo, language: Language) -> list[str]:
-    model, figures = info.config["model"], info.config["figures"]
-    shape = say(
-        "about_shape",
-        language,
-        cell=say_cell(str(model["cell"]), language),
-        layers=model["num_layers"],
-        hidden=model["hidden_size"],
-        embedding=model["embedding_size"],
-        vocab=f"{model['vocab_size']:,}",
-    )
+    figures = info.config["figures"]
+    shape = say_shape(parse_settings(ModelSettings, info.config["model"]), language, "about_shape")
     nats, accuracy = figures.get("nats_per_char"), figures.get("accuracy")
     # Checkpoints may come from anywhere, and their figures are only read here.
     if not isinstance(nats, float) or not isinstance(accuracy, float) or not isfinite(nats + accuracy):

@@ -15,7 +15,7 @@ from textgen.ui.i18n import EXPERT_FIELDS, Language, say, say_cell
 _AS_PRESET = ""
 _SECTIONS = {
     "text": ("split", "vocab_size", "tokenizer"),
-    "model": ("cell", "hidden_size", "num_layers", "embedding_size"),
+    "model": ("cell", "hidden_size", "num_layers", "members", "embedding_size"),
     "training": ("minutes", "learning_rate", "batch_size", "window", "patience", "evaluations"),
 }
 _CHOICES = {"cell": CELLS, "tokenizer": ("unigram", "bpe", "char")}

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import gradio as gr
 from gradio.i18n import I18nData
 
-from textgen.config import GenerationSettings
+from textgen.config import GenerationSettings, ModelSettings
 from textgen.errors import TextgenError
 from textgen.limits import Limits
 from textgen.ui.controls import controls
@@ -38,6 +38,7 @@ EXPERT_FIELDS = (
     "cell",
     "hidden_size",
     "num_layers",
+    "members",
     "embedding_size",
 )
 
@@ -118,6 +119,20 @@ def say_in_all(key: str, **values: object) -> str:
 def say_cell(cell: str, language: Language) -> str:
     """The name of a kind of cell; one that is new goes by its own until it has another here."""
     return languages()[language].texts.get(f"cell_{cell}", cell)
+
+
+def say_shape(shape: ModelSettings, language: Language, key: str) -> str:
+    """The shape of a model in the words of `key`, how many networks it is made of included."""
+    said = say(
+        key,
+        language,
+        cell=say_cell(shape.cell, language),
+        layers=shape.num_layers,
+        hidden=shape.hidden_size,
+        embedding=shape.embedding_size,
+        vocab=f"{shape.vocab_size:,}",
+    )
+    return said if shape.members == 1 else say("several_networks", language, count=shape.members, shape=said)
 
 
 def say_script(name: str, language: Language) -> str:

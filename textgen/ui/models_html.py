@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from html import escape
 
 from textgen.shelf import ShelfModel
-from textgen.ui.i18n import Language, say, say_cell
+from textgen.ui.i18n import Language, say, say_shape
 from textgen.ui.render import markdown_html
 
 # What the list's own script does: it marks the chosen model at once and tells the page its name; and a list that is
@@ -44,13 +44,7 @@ def list_html(models: Sequence[ShelfModel], chosen: str, language: Language, *, 
 def _item(model: ShelfModel, chosen: bool, language: Language) -> str:
     shape = model.model
     facts = [
-        say(
-            "model_shape",
-            language,
-            cell=say_cell(shape.cell, language),
-            layers=shape.num_layers,
-            hidden=shape.hidden_size,
-        ),
+        say_shape(shape, language, "model_shape"),
         say("model_parameters", language, count=_short(model.num_parameters)),
         say("model_pieces", language, count=f"{shape.vocab_size:,}"),
         *([say("model_nats", language, nats=f"{model.nats_per_char:.3f}")] if model.nats_per_char is not None else []),
@@ -70,15 +64,7 @@ def head_html(model: ShelfModel, language: Language) -> str:
     shape = model.model
     disk = _megabytes(model.disk_bytes)
     figures = {
-        "figure_shape": say(
-            "about_shape",
-            language,
-            cell=say_cell(shape.cell, language),
-            layers=shape.num_layers,
-            hidden=shape.hidden_size,
-            embedding=shape.embedding_size,
-            vocab=f"{shape.vocab_size:,}",
-        ),
+        "figure_shape": say_shape(shape, language, "about_shape"),
         "figure_parameters": f"{model.num_parameters:,}",
         "figure_nats": ""
         if model.nats_per_char is None
