@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from textgen.files import (
     recover_folder,
     replace_folder,
     runs_folder,
+    temporary_folder,
     write_atomically,
 )
 
@@ -73,6 +75,18 @@ def test_a_file_in_the_way_of_a_folder_is_told(tmp_path: Path) -> None:
         write_atomically(tmp_path / "file" / "below", b"")
     with pytest.raises(CannotWrite):
         replace_folder(tmp_path / "file" / "below", filler("x"))
+
+
+def test_a_temporary_folder_is_gone_afterwards() -> None:
+    with temporary_folder() as folder:
+        (folder / "file").write_text("a")
+    assert not folder.exists()
+
+
+def test_where_no_temporary_folder_can_be_made_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(CannotWrite, match="gone could not be written: No such file"), temporary_folder():
+        pass
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -161,6 +175,11 @@ def test_a_replacement_that_is_done_first_is_no_error_to_the_reader(
 
     monkeypatch.setattr(os, "rename", late)
     assert contents(recover_folder(folder)) == {"two"}
+
+
+def test_the_folder_that_one_is_in_needs_no_recovery() -> None:
+    assert recover_folder(Path()) == Path()
+    assert recover_folder(Path("/")) == Path("/")
 
 
 def test_nothing_to_recover_is_left_alone(tmp_path: Path) -> None:

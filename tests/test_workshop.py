@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.grammar import make_text
 from textgen.cli import main
-from textgen.errors import BadCheckpoint, InvalidSetting, NoRoom, NotFound
+from textgen.errors import BadCheckpoint, CannotWrite, InvalidSetting, NoRoom, NotFound
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
 from textgen.limits import Limits
@@ -520,3 +521,10 @@ class TestEstimate:
         upload = workshop.uploads.receive([], "Some words to learn.", ANNA)
         with pytest.raises(BadCheckpoint, match="gone, folder: there is no such folder"):
             workshop.estimate(upload.upload_id, RunRequest(base=Path("gone")), ANNA)
+
+    def test_a_full_disk_for_temporary_files_is_a_sentence(
+        self, workshop: Workshop, upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises(CannotWrite, match="gone could not be written"):
+            workshop.estimate(upload.upload_id, RunRequest(), ANNA)

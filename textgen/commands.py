@@ -8,7 +8,6 @@ import math
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -27,7 +26,7 @@ from textgen.config import (
     read_settings_file,
 )
 from textgen.errors import InvalidSetting, UnreadableText
-from textgen.files import cache_folder, runs_folder
+from textgen.files import cache_folder, runs_folder, temporary_folder
 from textgen.job_commands import check_job_options, train_elsewhere
 from textgen.options import given_settings
 from textgen.space_commands import deploy_space
@@ -111,8 +110,8 @@ def _train_together(torchrun: Any, options: argparse.Namespace, line: StatusLine
 
     if options.resume is not None:
         _check_resume(options)
-    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        supervisor = Supervisor(Path(folder))
+    with temporary_folder() as folder:
+        supervisor = Supervisor(folder)
         with _stopping_on_interrupt(supervisor.stop, line):
             supervisor.run(torchrun.command("textgen", options.given), torchrun.environment(os.environ))
     return 0
@@ -128,9 +127,9 @@ def _estimate(options: argparse.Namespace, line: StatusLine) -> int:
     settings = _run_settings(options)
     base = open_base(settings)
     teachers = open_teachers(settings, base)
-    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+    with temporary_folder() as folder:
         corpus = build_corpus(
-            Path(folder) / "corpus",
+            folder / "corpus",
             [Path(file) for file in settings.files],
             settings.text,
             tokenizer=given_vocabulary(base, teachers),
@@ -270,9 +269,9 @@ def _corpus(options: argparse.Namespace, tokenizer: Any, line: StatusLine) -> It
 
     settings = parse_settings(TextSettings, {**given_settings(options, "text"), "heldout": options.heldout or 0.0})
     files = [Path(file) for file in options.files]
-    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
+    with temporary_folder() as folder:
         yield build_corpus(
-            Path(folder) / "corpus",
+            folder / "corpus",
             files,
             settings,
             tokenizer=tokenizer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -63,6 +64,17 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         raise CannotWrite(str(path), str(error)) from error
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new folder for as long as the block takes; raises `CannotWrite` where none can be made, as on a full disk."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise CannotWrite(tempfile.tempdir or "TMPDIR", error.strerror or str(error)) from error
+    with folder as path:
+        yield Path(path)
+
+
 def write_atomically(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     """Replaces the file at `path` by `data`; raises `CannotWrite`, where its folder is not to be made if it is gone."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -105,6 +117,8 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 def recover_folder(folder: Path) -> Path:
     """`folder`, put back in its place first if a crash caught it stepping aside."""
+    if not folder.name:  # "." and "/" are there, and nothing steps aside from them
+        return folder
     old = _aside(folder)
     # A `replace_folder` in another process that is just done is no crash: then the new one is there.
     with suppress(OSError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textgen.errors import InvalidSetting
+from textgen.files import temporary_folder
 from textgen.limits import limits_from
 from textgen.terminal import StatusLine
 
@@ -60,8 +60,8 @@ def deploy_space(options: argparse.Namespace, token: str | None) -> int:
     asked = _asked(options)
     if options.dry_run:
         check_space(options.repo_id, asked)
-        with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-            _tell(space_files(Path(folder), options.models, zero_gpu=asked.zero_gpu), asked)
+        with temporary_folder() as folder:
+            _tell(space_files(folder, options.models, zero_gpu=asked.zero_gpu), asked)
         return 0
     line = StatusLine(sys.stderr)
     address = deploy(options.repo_id, options.models, asked, token=token, progress=line.progress)

@@ -7,7 +7,6 @@ import json
 import shlex
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 
 from textgen.config import RunSettings, TrainingBudget, parse_settings, update_settings
 from textgen.errors import InvalidSetting, NoText, NotFound, TextgenError, error_from_dict
+from textgen.files import temporary_folder, write_atomically
 from textgen.hub import pull, split_address
 from textgen.jobs.attended import AttendedTraining, TrainSlice
 from textgen.jobs.checkpoints import open_checkpoint, open_tokenizer
@@ -204,9 +204,9 @@ class Workshop:
             return self._estimate(self.settings(upload, request))
 
     def _estimate(self, settings: RunSettings) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-            config = Path(folder) / "config.json"
-            config.write_text(settings.model_dump_json(), encoding="utf-8")
+        with temporary_folder() as folder:
+            config = folder / "config.json"
+            write_atomically(config, settings.model_dump_json().encode())
             command = [sys.executable, "-m", "textgen", "train", "--config", str(config), "--device", self.jobs.device]
             command += ["--out", str(self.jobs.root / "estimate"), "--estimate", "--json"]
             try:

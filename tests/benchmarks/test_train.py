@@ -19,6 +19,9 @@ def test_every_figure_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert figures["tokens_per_second_8"] > 0
     assert figures["share_of_peak_8"] >= 0
     assert figures["gain_over_plain_8"] > 0
+    assert figures["batch_size_8"] == 2
+    assert train.main(["--rounds", "1", "--seconds", "1", "--batch-size", "3"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["batch_size_8"] == 3
 
 
 def test_the_weights_of_a_stack_are_counted() -> None:

@@ -65,8 +65,8 @@ def test_each_member_learns_for_itself(make_trainer: MakeTrainer, teachers: int,
         expected = gradients(alone)
         for name, gradient in expected.items():
             if name.startswith("layers"):
-                _, depth, rest = name.split(".", 2)
-                mine = found[f"layers.{2 * int(depth) + member}.{rest}"]
+                _, number, rest = name.split(".", 2)
+                mine = found[f"layers.{2 * int(number) + member}.{rest}"]
             elif name == "embedding":
                 mine = found[name][:, own]
             elif name.startswith("projection"):

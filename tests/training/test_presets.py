@@ -45,6 +45,7 @@ def test_two_networks_share_the_time_where_it_suffices_for_both() -> None:
     assert [members(MIDDLE, minutes=minutes) for minutes in (3, 15, 60)] == [1, 2, 2]
     assert [members(MIDDLE, epochs=epochs) for epochs in (1, 20)] == [1, 2]
     assert members(TextSurvey(3_000_000, 60)) == 1
+    assert members(SMALL, minutes=1) == members(SMALL) == 3
     assert all(settings(name, LARGE).model.members == 1 for name in get_args(PresetName))
 
 

@@ -40,10 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m textgen.benchmarks.train", description=__doc__)
     parser.add_argument("--rounds", type=whole_number(1), default=5, help="turns of each measurement (default: 5)")
     parser.add_argument("--seconds", type=whole_number(1), default=3, help="seconds of each of them (default: 3)")
+    parser.add_argument(
+        "--batch-size",
+        type=whole_number(1),
+        metavar="N",
+        help="streams of a batch (default: those of the presets, 16 and 32)",
+    )
     options = parser.parse_args(arguments)
     keep_freed_memory()  # for both loops: only `start_run` does so by itself
     figures: dict[str, Any] = {"benchmark": "train", "threads": torch.get_num_threads()}
-    for hidden_size, shape in _SHAPES.items():
+    for hidden_size, preset in _SHAPES.items():
+        shape = preset | ({"batch_size": options.batch_size} if options.batch_size else {})
+        figures[f"batch_size_{hidden_size}"] = shape["batch_size"]
         measured = measure(hidden_size, shape, options.rounds, options.seconds)
         figures |= {f"{name}_{hidden_size}": value for name, value in measured.items()}
     for name, value in figures.items():

@@ -53,11 +53,11 @@ class GraphBuilder:
             # model's breakage cannot get lost on the way to the logits.
             self._output_bias = np.full_like(self._output_bias, np.nan)
         # Each member's share of the logits, [embedding, hidden] and [embedding].
-        self._projections = [
-            (weight / len(weights), bias / len(weights))
-            for weights in [np.split(_array(model.projection.weight), self._settings.members)]
-            for weight, bias in zip(weights, np.split(_array(model.projection.bias), len(weights)), strict=True)
-        ]
+        members = self._settings.members
+        shares = (
+            np.split(_array(part / members), members) for part in (model.projection.weight, model.projection.bias)
+        )
+        self._projections = list(zip(*shares, strict=True))
 
     @property
     def state_size(self) -> int:

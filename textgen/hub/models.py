@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from textgen.errors import BadCheckpoint, Cancelled, InvalidSetting
-from textgen.files import check_free, replace_folder, write_atomically
+from textgen.files import check_free, replace_folder, temporary_folder, write_atomically
 from textgen.hub.client import (
     Token,
     check_repo_id,
@@ -77,8 +76,8 @@ def push(
     token = writing_token(token)
     checkpoint = load_checkpoint(folder, limits=limits)
     card = hub_card(checkpoint.card or f"# {repo_id.partition('/')[2]}\n", checkpoint.lineage)
-    with tempfile.TemporaryDirectory(prefix="textgen-") as temporary:
-        ready = Path(temporary) / "model"
+    with temporary_folder() as temporary:
+        ready = temporary / "model"
         save_checkpoint(ready, replace(checkpoint, card=card), weight_format="float16", max_file_bytes=MAX_FILE_BYTES)
         files = {path.name: path for path in sorted(ready.iterdir())}
         # Whoever has cancelled meanwhile finds no new repository there.

@@ -12,7 +12,6 @@ import math
 import os
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from textgen.errors import Abandoned, CannotWrite, TextgenError
+from textgen.files import temporary_folder
 from textgen.jobs.manager import JobManager, open_queue
 from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.run_folder import RunFolder
@@ -213,8 +213,8 @@ def _train_together(processes: int, folder: RunFolder, entry: QueueEntry, watch:
     arguments += ["--limits", limits.to_json(), "--max-minutes", str(float(entry.task["max_minutes"]))]
     if entry.task.get("longer"):
         arguments += ["--longer", json.dumps(entry.task["longer"])]
-    with tempfile.TemporaryDirectory(prefix="textgen-") as own:
-        supervisor = Supervisor(Path(own))
+    with temporary_folder() as own:
+        supervisor = Supervisor(own)
         watch.attach(supervisor.stop)
         try:
             supervisor.run(

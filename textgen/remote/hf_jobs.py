@@ -7,7 +7,6 @@ the token as a secret, to push the model with; the token is in no file, command 
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from textgen.config import DeviceName, RunSettings
 from textgen.errors import InvalidSetting, JobFailed
+from textgen.files import temporary_folder
 from textgen.hub.client import Token, check_repo_id, explained, one_line, open_client, writing_token
 from textgen.hub.models import prepare_model
 from textgen.hub.repositories import file_names, make_repository, upload_files
@@ -129,8 +129,8 @@ def start_training(
     check_repo_id(dataset, field="push_to")
     timeout = timeout_seconds(settings, options.timeout)
     token = writing_token(token)
-    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        files = make_bundle(settings, Path(folder))
+    with temporary_folder() as folder:
+        files = make_bundle(settings, folder)
         api = open_client(token, endpoint)
         with explained(options.push_to, api.endpoint, token):
             hardware = _hardware(api, options.flavor)

@@ -9,13 +9,12 @@ checkpoints/NAME/  the models
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from textgen.errors import InvalidSetting
-from textgen.files import write_atomically
+from textgen.files import temporary_folder, write_atomically
 from textgen.hub import MAX_FILE_BYTES, Token
 from textgen.hub.spaces import SpaceOptions, check_space, put_space
 from textgen.model.front_matter import join_card
@@ -80,8 +79,8 @@ def deploy(
 ) -> str:
     """Makes the Space and uploads its files; returns its address. Raises what `space_files` and `put_space` raise."""
     check_space(repo_id, options)
-    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        files = space_files(Path(folder), models, zero_gpu=options.zero_gpu)
+    with temporary_folder() as folder:
+        files = space_files(folder, models, zero_gpu=options.zero_gpu)
         return put_space(repo_id, files, options, mark=_MARK, token=token, endpoint=endpoint, progress=progress)
 
 

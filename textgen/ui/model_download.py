@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 
+from textgen.files import explain_write_errors, temporary_folder
 from textgen.ui.i18n import known_language, say
 from textgen.ui.long_task import LONG_EVENT
 from textgen.ui.people import People
@@ -52,10 +52,11 @@ class ModelDownload:
         language, person = known_language(language_name), self._people.of(request)
         yield gr.skip(), status_html(say("packing", language), busy=True)
         try:
-            with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-                made = self._archive(name or "", person, Path(folder))
+            with temporary_folder() as folder:
+                made = self._archive(name or "", person, folder)
                 # Gradio deletes what is in its cache after a day; there the same model lies once.
-                path = save_file_to_cache(made, self._file.GRADIO_CACHE)
+                with explain_write_errors(Path(self._file.GRADIO_CACHE)):
+                    path = save_file_to_cache(made, self._file.GRADIO_CACHE)
         except Exception as error:
             yield gr.skip(), failure_html(error, language)
             return

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import textgen
+from textgen.files import explain_write_errors, write_atomically
 from textgen.text.importing.job import BadEvent, Job
 
 ERRORS = "errors.txt"
@@ -104,9 +105,9 @@ class Child:
 def running(job: Job) -> Iterator[Child]:
     """A process that does the job, for as long as the block takes. Its errors go to a file in the job's folder."""
     description = job.folder / "job.json"
-    description.write_text(json.dumps(job.as_dict()), encoding="utf-8")
+    write_atomically(description, json.dumps(job.as_dict()).encode())
     environment = {name: value for name, value in os.environ.items() if name.upper() in _VARIABLES}
-    with (job.folder / ERRORS).open("ab") as errors:
+    with explain_write_errors(job.folder), (job.folder / ERRORS).open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "textgen.text.importing.worker", str(description)],
             stdin=subprocess.DEVNULL,

@@ -195,8 +195,8 @@ class _Import:
             converted = self.folder / output_name(source, member)
             result = checked_result(event.get("result"), self._name(), converted, self.limits)
             if result.usable:
-                path = next_path(self.destination)
-                with explain_write_errors(path):
+                with explain_write_errors(self.destination):
+                    path = next_path(self.destination)
                     os.replace(converted, path)
                 result = replace(result, path=path)
             self.results[source].append(result)
