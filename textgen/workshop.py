@@ -322,13 +322,13 @@ class Workshop:
     ) -> str:
         """Makes a model from the Hub the person's own, within what they may keep; returns its name here.
 
-        `repo_id` may be the address of its page too.
+        `repo_id` may be the address of its page too. What they have already of that commit does not come again.
         Raises `InvalidSetting`, `NoRoom` and what `hub.pull` raises.
         """
         limits = self._limits_for_model(person)
 
-        def get(folder: Path) -> None:
-            pull(
+        def get(folder: Path) -> str:
+            return pull(
                 repo_id,
                 folder,
                 downloads=self.jobs.fetched.downloads,
@@ -337,6 +337,7 @@ class Workshop:
                 endpoint=self.hub,
                 limits=limits,
                 check=lambda path: open_checkpoint(path, limits=self.limits),
+                wanted=lambda commit: not self.jobs.fetched.is_there(source, commit, person),
                 progress=progress,
             )
 

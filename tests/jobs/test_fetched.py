@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from textgen.studio import Studio
 ANNA, BO = Person("anna"), Person("bo")
 
 
+def fetching(run: Path, commit: str | None = None) -> Callable[[Path], str | None]:
+    def fetch(folder: Path) -> str | None:
+        shutil.copytree(run / "checkpoints" / "best", folder)
+        return commit
+
+    return fetch
+
+
 @pytest.fixture
 def models(tmp_path: Path) -> FetchedModels:
     return FetchedModels(tmp_path / "runs")
@@ -24,7 +33,7 @@ def models(tmp_path: Path) -> FetchedModels:
 @pytest.fixture
 def name(models: FetchedModels, trained_run: Path) -> str:
     """A fetched model of Anna's."""
-    return models.add("ann/tales", ANNA, lambda folder: shutil.copytree(trained_run / "checkpoints" / "best", folder))
+    return models.add("ann/tales", ANNA, fetching(trained_run))
 
 
 def test_a_fetched_model_is_its_owners(models: FetchedModels, name: str, tmp_path: Path) -> None:
@@ -107,3 +116,17 @@ def test_what_a_dead_server_has_left_goes_after_a_day(models: FetchedModels, tmp
 
 def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("[!.]*"))
+
+
+def test_what_is_there_at_a_commit_is_the_answer_where_nothing_new_came(
+    models: FetchedModels, trained_run: Path
+) -> None:
+    name = models.add("ann/tales", ANNA, fetching(trained_run, "c1"))
+    assert models.is_there("ann/tales", "c1", ANNA)
+    assert not models.is_there("ann/tales", "c1", BO)
+    assert not models.is_there("ann/tales", "c2", ANNA)
+    assert not models.is_there("bo/tales", "c1", ANNA)
+    assert models.add("ann/tales", ANNA, lambda _: "c1") == name
+    assert models.names(ANNA) == [name]
+    with pytest.raises(NotFound):
+        models.add("ann/tales", BO, lambda _: "c1")

@@ -156,12 +156,22 @@ def test_a_revision_that_is_not_there_is_told(place: Place) -> None:
     assert "Revision" in place.fetch("anna/tales", revision="a\nb").told[-1]
 
 
-def test_what_is_fetched_twice_is_told_apart(place: Place, hub: Hub) -> None:
-    place.push("anna/tales")
+def test_what_a_repository_holds_later_is_told_apart(place: Place, hub: Hub) -> None:
     for title in ("anna/tales", "anna/tales (2)"):
+        place.push("anna/tales")
         answers = place.fetch(f"{hub.address}/anna/tales/tree/main")
         assert f"“{title}” is yours" in answers.told[-1]
         assert place.studio.info(answers.name).title == title
+
+
+def test_what_is_there_already_does_not_come_again(place: Place, hub: Hub) -> None:
+    place.push("anna/tales")
+    first = place.fetch("anna/tales")
+    again = place.fetch(f"{hub.address}/anna/tales/tree/main")
+    assert again.name == first.name
+    assert "“anna/tales” is yours" in again.told[-1]
+    assert not any("Downloading" in told for told in again.told)
+    assert [info.title for info in place.studio.models()].count("anna/tales") == 1
 
 
 def test_what_is_no_token_is_told_in_plain_words(place: Place) -> None:

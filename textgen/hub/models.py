@@ -101,6 +101,7 @@ def pull(
     endpoint: str | None = None,
     limits: Limits | None = None,
     check: Callable[[Path], object] | None = None,
+    wanted: Callable[[str], bool] | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> str:
     """Replaces `out` by the checkpoint of a repository on the Hub; returns the commit that it is from.
@@ -109,7 +110,8 @@ def pull(
 
     Files come into the folder `downloads` first. Where the Hub stops answering, or somebody stops the work, what has
     come stays there for a day, to be gone on from; after any other failure nothing stays. `check` is given the whole
-    folder before it takes its place; without one it is read as a checkpoint.
+    folder before it takes its place; without one it is read as a checkpoint. `wanted` is asked for the commit before
+    anything comes; where it is not, `out` stays as it is.
 
     Raises `InvalidSetting` for what cannot be a name, a revision or a token, and for more than `max_hub_bytes`;
     `BadCheckpoint`, `NoRoom`, `CannotWrite`, `HubNotFound`, `HubNoRevision`, `HubForbidden`, `HubGated`,
@@ -128,6 +130,8 @@ def pull(
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):
             raise ValueError("it names no commit")
+        if wanted is not None and not wanted(commit):
+            return commit
         listed = {item.rfilename: item for item in info.siblings or []}
         files = wanted_files({name: item.size for name, item in listed.items()}, limits, field="repo_id")
         check_free(downloads, sum(files.values()), min_free_bytes=limits.min_free_disk_bytes)
@@ -136,8 +140,8 @@ def pull(
         folder = downloads / name
         # Who asks for the same at the same moment waits, and then has the files copied from no half-written ones.
         with FileLock(downloads / f"{name}.lock"), _kept_for_another_try(folder):
-            wanted = [_as_listed(listed[name], size) for name, size in files.items()]
-            _download(api, repo_id, commit, wanted, folder, progress)
+            listed_files = [_as_listed(listed[name], size) for name, size in files.items()]
+            _download(api, repo_id, commit, listed_files, folder, progress)
             _note_origin(folder / CONFIG, repo_id, commit, limits)
             progress(Progress("checking", 0))
             (check or (lambda path: load_checkpoint(path, limits=limits)))(folder)

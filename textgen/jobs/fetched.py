@@ -1,6 +1,6 @@
 """Models that people have brought from elsewhere. They lie beside the runs and look like what a run leaves.
 
-ID/about.json        title, owner, time, where it came from
+ID/about.json        title, owner, time, where it came from, and for one from the Hub the commit
 ID/checkpoints/best  the checkpoint; there is no config.json as in the folder of a run
 """
 
@@ -46,7 +46,7 @@ class FetchedModels:
         self,
         source: str,
         person: Person,
-        fetch: Callable[[Path], object],
+        fetch: Callable[[Path], str | None],
         *,
         origin: Origin = "hub",
         title: Callable[[], str] | None = None,
@@ -55,16 +55,23 @@ class FetchedModels:
         """Lets `fetch` make a checkpoint in the folder that it is given, and keeps that as the person's own.
 
         `source` is the repository or the file that it is from, and its title where none is given; what gives one is
-        asked last, since others may come meanwhile. Returns the name of the new model. Raises `CannotWrite` and what
-        `fetch` and `progress` raise; nothing of it stays then.
+        asked last, since others may come meanwhile. `fetch` returns the commit, if there is one; where it makes nothing
+        since that `is_there`, the model that is there is the answer.
+
+        Returns the name of the model. Raises `CannotWrite`, `NotFound` where the one that was there is deleted
+        meanwhile, and what `fetch` and `progress` raise; nothing of it stays then.
         """
         self._sweep()
         now = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._wall_clock()))
         name = f"{_PREFIXES[origin]}-{now}-{secrets.token_hex(6)}"
         folder = RunFolder(self._runs / _FOLDER / name)
         try:
-            fetch(folder.best)
+            commit = fetch(folder.best)
+            if commit is not None and not folder.best.is_dir():
+                return self._of_commit(source, commit, person)
             about = {"owner": person.key, "created": self._wall_clock(), _SOURCES[origin]: source}
+            if commit is not None:
+                about["commit"] = commit
             folder.write_about(title=title() if title else source, **about)
             progress(Progress(FINISHING, 0))
             with explain_write_errors(self._runs / name):
@@ -73,6 +80,12 @@ class FetchedModels:
             shutil.rmtree(folder.path, ignore_errors=True)
             raise
         return name
+
+    def is_there(self, source: str, commit: str, person: Person) -> bool:
+        """Whether a person has what a repository holds at a commit."""
+        with suppress(NotFound):
+            return bool(self._of_commit(source, commit, person))
+        return False
 
     def names(self, person: Person) -> list[str]:
         """The models of a person."""
@@ -110,6 +123,14 @@ class FetchedModels:
         """`NotFound` for what is none of the person's models."""
         if name not in self.names(person):
             raise NotFound("model", name, "")
+
+    def _of_commit(self, source: str, commit: str, person: Person) -> str:
+        own = set(self.names(person))
+        for folder in self._folders():
+            about = folder.read_about()
+            if folder.path.name in own and (about.get(_SOURCES["hub"]), about.get("commit")) == (source, commit):
+                return folder.path.name
+        raise NotFound("model", source, "")
 
     def _folders(self) -> list[RunFolder]:
         if not self._runs.is_dir():
