@@ -151,10 +151,10 @@ def test_a_whole_run_reads_well_in_a_file() -> None:
 
 def test_a_resumed_run_without_heldout_text_and_samples_says_less() -> None:
     output = io.StringIO()
-    start = StartEvent(50, None, "cpu", 10, 1, 2, 3)
+    start = StartEvent(50, None, "cpu", 10, 1, 2, 3, members=2)
     show(output, [start, EVENTS[1], EndEvent(60, "stopped", 1.0, None, None)], show_samples=False)
     assert output.getvalue().splitlines() == [
-        "Training 10 parameters on cpu, going on at step 50.",
+        "Training 10 parameters of 2 networks side by side on cpu, going on at step 50.",
         "A pass over the text is 3 tokens, read as 1 streams × 2 tokens.",
         "Stopped after 1 s at step 60.",
     ]

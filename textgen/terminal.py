@@ -147,7 +147,8 @@ class TrainingDisplay:
         if isinstance(event, StartEvent):
             budget = f", {event.total_steps:,} steps" if event.total_steps else ""
             begun = f", going on at step {event.step:,}" if event.step else ""
-            line.print(f"Training {event.parameters:,} parameters on {event.device}{budget}{begun}.")
+            networks = f" of {event.members} networks side by side" if event.members > 1 else ""
+            line.print(f"Training {event.parameters:,} parameters{networks} on {event.device}{budget}{begun}.")
             shape = f"{event.batch_size} streams × {event.window} tokens"
             line.print(f"A pass over the text is {event.tokens_per_epoch:,} tokens, read as {shape}.")
         elif isinstance(event, StepEvent):

@@ -30,6 +30,7 @@ class StartEvent:
     batch_size: int
     window: int
     tokens_per_epoch: int
+    members: int = 1
 
 
 @dataclass(frozen=True)

@@ -383,6 +383,7 @@ class Trainer:
             batch_size=batches.batch_size,
             window=batches.window,
             tokens_per_epoch=batches.windows_per_epoch * batches.tokens_per_window,
+            members=self.model.settings.members,
         )
 
     def seconds_left(self) -> float:
