@@ -43,7 +43,7 @@ class Place:
         self.people = People(runs)
         self.studio = Studio([models, runs], device="cpu", limits=LIMITS)
         self.workshop = Workshop(runs, device="cpu", limits=LIMITS)
-        with gr.Blocks():
+        with gr.Blocks() as self.page:
             i18n, language = build_i18n(), gr.Textbox("en")
             shelf = Shelf(self.studio, self.workshop)
             self.tab = ModelsTab(shelf, self.workshop, self.people, i18n, language)
@@ -173,6 +173,17 @@ def test_a_zip_becomes_a_model_of_ones_own(place: Place, zipped: Path) -> None:
     assert place.tab.delete(place.anna, "en", "") == ("", "")  # thought better of it
     assert "“Old river” was deleted." in place.tab.delete(place.anna, "en", name)[0]
     assert "Old river" not in place.look(place.anna).list
+
+
+def test_what_is_brought_is_marked_also_where_a_look_has_listed_it_before(place: Place, zipped: Path) -> None:
+    _, name = place.bring(place.anna, zipped)
+    listed = place.look(place.anna, RUN)
+    assert f'data-model="{name}" aria-pressed="false"' in listed.list
+    brought = place.tab._sources[0]
+    (wired,) = [fn for fn in place.page.fns.values() if (brought._id, "change") in fn.targets]
+    assert wired.fn is not None
+    shown = Look(wired.fn(place.anna, "en", listed.seen, name))
+    assert f'data-model="{name}" aria-pressed="true"' in shown.list
 
 
 def test_what_is_wrong_with_a_zip_is_told(place: Place, zipped: Path, tmp_path: Path) -> None:

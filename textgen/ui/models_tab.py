@@ -116,7 +116,8 @@ class ModelsTab:
         self._timer.tick(self.follow, [*held, self.shown], [self._list, self._timer, self._seen], **quiet)
         self._list.select(self.choose, held, [self._deleted, *outputs], **quiet)
         for brought in self._sources:
-            brought.change(self.show, [*held, brought], outputs, **quiet)
+            # Not `show`: a list that another look has drawn since may hold the model, and marks another one.
+            brought.change(self.look, [*held, brought], outputs, **quiet)
         self.refresh_on(*self._changed)
         self.shown.change(lambda: [""] * len(self._told), None, self._told, **quiet)
         for download in self._downloads:
