@@ -385,6 +385,19 @@ def test_a_lost_queue_is_made_again_from_the_folders(manager: JobManager, quick:
     assert again.view(run, ANN).owner == "ann"
 
 
+def test_what_waits_is_queued_again_where_the_queue_is_deleted_under_a_server(
+    manager: JobManager, quick: RunSettings
+) -> None:
+    runs = [submit_quietly(manager, quick, ANN) for _ in range(2)]
+    for path in manager.root.glob("queue.sqlite3*"):
+        path.unlink()
+    # Another process, such as a run that trains, may be the one that makes it anew.
+    JobManager(manager.root, device="cpu", limits=manager.limits)
+    assert [manager.view(run).position for run in runs] == [None, None]
+    manager.dispatch()
+    assert sorted(manager.view(run).position or 0 for run in runs) == [1, 2]
+
+
 def test_what_was_being_discarded_when_the_server_died_is_gone(manager: JobManager, quick: RunSettings) -> None:
     run = submit_quietly(manager, quick, ANN)
     manager.view(run).folder.discarded.touch()

@@ -159,9 +159,12 @@ def test_a_damaged_file_makes_room_for_a_new_one(tmp_path: Path) -> None:
 
 def test_a_file_that_is_deleted_under_a_server_is_made_anew(store: QueueStore) -> None:
     add(store, "a")
+    identity = store.identity
+    assert identity == store.identity != 0
     store.path.unlink()
     assert store.entries() == []
     assert store.entry("a") is None
+    assert store.identity != identity
     add(store, "a", "b")
     store.path.unlink()
     add(store, "c")

@@ -66,6 +66,7 @@ class JobManager:
         self._wall_clock = wall_clock
         self.fetched = FetchedModels(self.root, wall_clock=wall_clock)
         self._store = open_queue(self.root, self.limits, wall_clock=wall_clock)
+        self._known_queue = self._store.identity
         niceness = self.limits.training_niceness if niceness is None else niceness
         self._launcher = Launcher(limits=self.limits, threads=threads, niceness=niceness)
 
@@ -218,6 +219,9 @@ class JobManager:
 
     def dispatch(self) -> None:
         """Starts what may start and tidies up after processes that have died. To be called often, from anywhere."""
+        if self._store.identity != self._known_queue and not self._attended:
+            self._known_queue = self._store.identity
+            self._queue_again()
         entries = self._store.entries()
         self._launcher.reap(kept={str(entry.claim) for entry in entries if entry.state == "starting"})
         for entry in entries:
@@ -242,6 +246,12 @@ class JobManager:
 
         Where runs are attended nobody is there any more who would train what waits: it is interrupted.
         """
+        self._queue_again()
+        self._sweep()
+        self.dispatch()
+
+    def _queue_again(self) -> None:
+        """Every run that waits by its own account, but not in the queue; where runs are attended it is interrupted."""
         queued = {entry.run_id for entry in self._store.entries()}
         for name in self._names():
             folder = self._folder(name)
@@ -254,8 +264,6 @@ class JobManager:
             elif name not in queued:
                 owner = str(folder.read_about().get("owner", ""))
                 self._add(folder, owner, dict(status.details.get("task") or {}))
-        self._sweep()
-        self.dispatch()
 
     @property
     def is_busy(self) -> bool:

@@ -208,6 +208,11 @@ class QueueStore:
         """All rows: what trains first, then what waits, in order."""
         return [_parsed(row) for row in self._read(f"SELECT {_COLUMNS} FROM queue ORDER BY state = 'waiting', rank")]
 
+    @property
+    def identity(self) -> int:
+        """Which file it is: another number once the queue has been deleted and made anew, by whatever process."""
+        return int(self._read("PRAGMA application_id")[0][0])
+
     def _read(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         """The rows, also where the disk is too full for the file beside the database that readers agree by."""
         try:
@@ -261,6 +266,8 @@ class QueueStore:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version > len(_MIGRATIONS):
                 raise CannotWrite(str(self.path), f"it has version {version}, made by a newer Textgen Studio")
+            if version == 0:
+                database.execute(f"PRAGMA application_id = {secrets.randbelow(2**31 - 1) + 1}")
             for number, script in enumerate(_MIGRATIONS[version:], version + 1):
                 for statement in filter(str.strip, script.split(";")):
                     database.execute(statement)
