@@ -14,6 +14,8 @@ import pytest
 
 import textgen
 
+pytestmark = pytest.mark.slow
+
 _SETTING = (
     '    top_a: float = Field(0.0, ge=0.0, le=1.0, description="drop tokens below this times the square of the best")\n'
 )

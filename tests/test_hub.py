@@ -36,6 +36,8 @@ from textgen.model.front_matter import join_card, split_card
 from textgen.model.language_model import LanguageModel
 from textgen.progress import FINISHING, Progress
 
+pytestmark = pytest.mark.slow
+
 REPO = "anna/tales"
 LIMITS = Limits(min_free_disk_bytes=1)
 WEIGHTS = "model.safetensors"

@@ -17,6 +17,8 @@ from tests.hub_server import WRITER, Hub, hub_server
 from textgen.hub import push
 from textgen.model.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 _DEADLINE_SECONDS = 120.0
 
 

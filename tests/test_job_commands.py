@@ -20,6 +20,8 @@ from textgen.cli import main
 from textgen.config import RunSettings, parse_settings
 from textgen.errors import error_from_dict
 
+pytestmark = pytest.mark.slow
+
 HERE = ("--on", "hf-jobs", "--push-to", "anna/tales")
 DEADLINE_SECONDS = 120
 

@@ -7,6 +7,8 @@ import pytest
 
 from textgen.benchmarks import quality
 
+pytestmark = pytest.mark.slow
+
 
 def test_training_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = tmp_path / "text.txt"

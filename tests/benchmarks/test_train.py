@@ -7,6 +7,8 @@ import pytest
 from textgen.benchmarks import train
 from textgen.config import ModelSettings
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_figure_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     shape = {"embedding_size": 4, "vocab_size": 20, "batch_size": 2, "window": 3}

@@ -19,6 +19,8 @@ from textgen.jobs.process_identity import ProcessIdentity
 from textgen.jobs.rank import joined
 from textgen.jobs.supervision import Supervised, Supervisor
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_SECONDS = 60.0
 # A rank whose parent is torchrun.
 RANK = "import os, sys, threading; from textgen.jobs.supervision import Supervised; own = Supervised(os.environ); "

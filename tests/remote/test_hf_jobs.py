@@ -20,6 +20,8 @@ from textgen.jobs.training_run import start_run
 from textgen.model.checkpoint import load_checkpoint
 from textgen.remote.hf_jobs import IMAGE, JobOptions, TrainingJob, start_training, timeout_seconds
 
+pytestmark = pytest.mark.slow
+
 REPO, DATASET = "anna/tales", "datasets/anna/tales-job"
 ROOT = Path(__file__).parents[2]
 UPLOADED = {"texts/0001/small.txt", "config.json", "README.md", "constraints.txt", "source.tar.gz", "run.py"}

@@ -30,6 +30,8 @@ from textgen.ui.model_sources import HubFetch
 from textgen.ui.people import People
 from textgen.workshop import Person, Workshop
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(max_runs_training_per_device=0, min_free_disk_bytes=1)
 RUN = "20260101-000000-abc"
 PAGE: Any = SimpleNamespace(cookies={}, session_hash="page")

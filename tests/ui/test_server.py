@@ -40,6 +40,8 @@ from textgen.ui.server import (
 )
 from textgen.workshop import Workshop
 
+pytestmark = pytest.mark.slow
+
 
 def test_on_a_space_all_addresses_are_listened_on() -> None:
     assert host_from({"SPACE_ID": "someone/something"}) == "0.0.0.0"
