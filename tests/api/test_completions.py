@@ -111,8 +111,9 @@ def test_null_is_what_would_be_if_it_were_not_given(client: openai.OpenAI, studi
 
 
 def test_a_seed_of_minus_one_is_any(client: openai.OpenAI) -> None:
-    texts = [complete(client, seed=-1, temperature=1.5, n=4).choices[0].text for _ in range(2)]
-    assert texts[0] != texts[1]
+    answers = [complete(client, seed=-1, temperature=2.0, n=8) for _ in range(2)]
+    # One text alone is the same now and then: the model knows few.
+    assert [choice.text for choice in answers[0].choices] != [choice.text for choice in answers[1].choices]
 
 
 def test_among_the_likeliest_stands_the_token_itself(client: openai.OpenAI) -> None:
