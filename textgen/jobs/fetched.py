@@ -68,7 +68,10 @@ class FetchedModels:
         try:
             commit = fetch(folder.best)
             if commit is not None and not folder.best.is_dir():
-                return self._of_commit(source, commit, person)
+                there = self._of_commit(source, commit, person)
+                if there is None:
+                    raise NotFound("model", source, "")
+                return there
             about = {"owner": person.key, "created": self._wall_clock(), _SOURCES[origin]: source}
             if commit is not None:
                 about["commit"] = commit
@@ -83,9 +86,7 @@ class FetchedModels:
 
     def is_there(self, source: str, commit: str, person: Person) -> bool:
         """Whether a person has what a repository holds at a commit."""
-        with suppress(NotFound):
-            return bool(self._of_commit(source, commit, person))
-        return False
+        return self._of_commit(source, commit, person) is not None
 
     def names(self, person: Person) -> list[str]:
         """The models of a person."""
@@ -124,13 +125,13 @@ class FetchedModels:
         if name not in self.names(person):
             raise NotFound("model", name, "")
 
-    def _of_commit(self, source: str, commit: str, person: Person) -> str:
+    def _of_commit(self, source: str, commit: str, person: Person) -> str | None:
         own = set(self.names(person))
         for folder in self._folders():
             about = folder.read_about()
             if folder.path.name in own and (about.get(_SOURCES["hub"]), about.get("commit")) == (source, commit):
                 return folder.path.name
-        raise NotFound("model", source, "")
+        return None
 
     def _folders(self) -> list[RunFolder]:
         if not self._runs.is_dir():

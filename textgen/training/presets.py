@@ -109,7 +109,7 @@ def preset_settings(
         elif name == "balanced" and not large and not small:
             # As strong from the beginning on they would only slow it down. The best is between two evaluations that are
             # far apart: machines read such a text ten to thirty times in this time.
-            chosen |= {"dropout_passes": 10.0, "evaluations": 15}
+            chosen |= {"dropout_passes": 10.0 if "members" in model else 14.0, "evaluations": 15}
     return {"text": {"vocab_size": vocab_size}, "model": dict(model), "training": chosen}
 
 
