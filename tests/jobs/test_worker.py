@@ -1,12 +1,8 @@
-"""What befalls the process that trains: kill -9 at any moment, a full disk, somebody's wishes.
-
-Workers are forked from this process, which has torch in memory already: starting one takes milliseconds.
-"""
+"""What befalls the process that trains: kill -9 at any moment, a full disk, somebody's wishes."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -22,13 +18,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.forking import start_process
 from tests.jobs.conftest import DEADLINE_SECONDS, wait_for_state
 from textgen.config import RunSettings, update_settings
 from textgen.jobs import worker
 from textgen.jobs.manager import JobManager, open_queue
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.run_status import RunState
-from textgen.jobs.training_run import resume_run
 from textgen.limits import Limits
 from textgen.model.checkpoint import load_checkpoint
 
@@ -45,16 +41,15 @@ def manager(tmp_path: Path) -> JobManager:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[JobManager], BaseProcess]]:
+def start() -> Iterator[Callable[..., BaseProcess]]:
     """Starts the worker of the next run in the queue."""
     started: list[BaseProcess] = []
 
-    def start_(manager: JobManager) -> BaseProcess:
+    def start_(manager: JobManager, target: Callable[[list[str]], None] = _run_worker) -> BaseProcess:
         entry = open_queue(manager.root, Limits()).claim("cpu", max_running=1)
         assert entry is not None
         arguments = ["--runs", str(manager.root), "--run", entry.run_id, "--claim", str(entry.claim)]
-        process = multiprocessing.get_context("fork").Process(target=_run_worker, args=(arguments,))
-        process.start()
+        process = start_process(target, arguments)
         started.append(process)
         return process
 
@@ -65,7 +60,6 @@ def start() -> Iterator[Callable[[JobManager], BaseProcess]]:
 
 
 def _run_worker(arguments: list[str]) -> None:
-    assert resume_run is not None  # what takes seconds to import is in memory when this process is forked
     torch.set_num_threads(1)
     os._exit(worker.main(arguments))
 
@@ -256,23 +250,27 @@ def test_a_claim_that_has_gone_starts_nothing(
 
 
 def test_a_run_taken_up_before_its_worker_has_left_is_not_lost(
-    manager: JobManager,
-    quick: RunSettings,
-    start: Callable[[JobManager], BaseProcess],
-    monkeypatch: pytest.MonkeyPatch,
+    manager: JobManager, quick: RunSettings, start: Callable[..., BaseProcess]
 ) -> None:
     run = submit(manager, quick)
-    work = worker._work
-
-    def and_again(*arguments: Any) -> int:
-        status = work(*arguments)
-        manager.resume(run.path.name, longer={"steps": 5})
-        return status
-
-    monkeypatch.setattr(worker, "_work", and_again)
-    assert finish(start(manager)) == 0
+    assert finish(start(manager, _run_worker_and_go_on)) == 0
     assert quick.training.steps is not None
     assert wait_for_state(manager, run.path.name, "finished").status.step == quick.training.steps + 5
+
+
+def _run_worker_and_go_on(arguments: list[str]) -> None:
+    """As `_run_worker`, but the run is resumed for five steps more as soon as it is at its end."""
+    work = worker._work
+
+    def and_again(*given: Any) -> int:
+        status = work(*given)
+        _, runs, _, run_id, *_ = arguments
+        manager = JobManager(Path(runs), device="cpu", limits=Limits(max_runs_training_per_device=0))
+        manager.resume(run_id, longer={"steps": 5})
+        return status
+
+    pytest.MonkeyPatch().setattr(worker, "_work", and_again)
+    _run_worker(arguments)
 
 
 def test_a_bug_is_told_as_one(
