@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textgen.compiled import compiled
+from textgen.model import lstm_steps
 from textgen.model.cells import LSTM
 from textgen.model.half_precision import halves_of, narrowed, transposed, widened
 from textgen.model.lstm_steps import step_forward
@@ -34,6 +35,26 @@ def test_machine_code_and_operations_agree(batch: int, time: int, width: int, si
         assert (fast - slow).norm().item() / slow.norm().item() < 0.01
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("rows", [5, 16])
+def test_threads_share_the_rows_of_a_step(monkeypatch: pytest.MonkeyPatch, threads: int, rows: int) -> None:
+    """All is the same but the gradient of the bias, which is added up in another order."""
+    layer = LSTM(20, 40)
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    inputs, h, c = torch.randn(rows, 7, 20, requires_grad=True), torch.randn(rows, 40), torch.randn(rows, 40)
+    results = []
+    for count in (1, threads):
+        monkeypatch.setattr(lstm_steps, "threads_for", lambda _entries, *, each, count=count: count if each else 0)
+        outputs, *last = lstm_window(inputs, h, c, layer.gate_weights(), torch.bfloat16)
+        loss = outputs.float().square().sum() + sum(part.square().sum() for part in last)
+        results.append([outputs, *last, *torch.autograd.grad(loss, [inputs, *layer.parameters()])])
+    for one, several in zip(*results, strict=True):
+        if one.dim() == 1:
+            torch.testing.assert_close(several, one, rtol=1e-5, atol=1e-5)
+        else:
+            assert torch.equal(several, one)
+
+
 def test_gates_are_right_far_from_zero() -> None:
     """Where an approximation is cut off, and beyond."""
     numbers = np.array([-80.0, -12.0, -7.9, -3.0, -1e-3, 0.0, 1e-3, 3.0, 7.9, 12.0, 80.0], np.float32)
@@ -42,7 +63,7 @@ def test_gates_are_right_far_from_zero() -> None:
     gates, cells = np.empty((1, 1, 4 * size), np.float32), np.zeros((2, 1, size), np.float32)
     squashed, outputs = np.empty((1, 1, size), np.float32), np.zeros((2, 1, size), np.uint16)
     nothing = halves_of(given_by)
-    step_forward(0, nothing, nothing[None], np.tile(numbers, 4), gates, cells, squashed, outputs)
+    step_forward(1, 0, nothing, nothing[None], np.tile(numbers, 4), gates, cells, squashed, outputs)
     exact = numbers.astype(np.float64)
     i, f, g, o = gates[0, 0].reshape(4, size)
     for sigmoid in (i, f, o):
@@ -51,8 +72,9 @@ def test_gates_are_right_far_from_zero() -> None:
     np.testing.assert_allclose(squashed[0, 0], np.tanh(cells[1, 0].astype(np.float64)), atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 70), (33, 16), (64, 100)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 70), (16, 16), (33, 16), (64, 100), (250, 371), (640, 512)])
 def test_a_matrix_is_turned(shape: tuple[int, int]) -> None:
+    """The largest by two threads, where there are so many."""
     matrix = torch.randn(shape).bfloat16()
     turned = transposed(matrix)
     assert turned.is_contiguous()

@@ -31,15 +31,16 @@ def test_words_are_those_of_splitmix() -> None:
     assert [splitmix(0, number) for number in range(2)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("entries", [1, 6, 4097, 9001])
 @pytest.mark.parametrize("seed", [0, 5, -(1 << 63), (1 << 63) - 1])
-def test_what_is_dropped_and_its_gradient(entries: int, seed: int) -> None:
+def test_what_is_dropped_and_its_gradient(threads: int, entries: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(1)
     weight, by_kept = torch.randn(2, entries, generator=generator)
     dropped, scale = 20_000, 65_536 / 45_536
     kept, by_weight = torch.empty(entries, dtype=torch.bfloat16), torch.empty(entries)
-    drop(weight.numpy(), seed, dropped, scale, halves_of(kept))
-    drop_gradient(halves_of(by_kept.bfloat16()), seed, dropped, scale, by_weight.numpy())
+    drop(threads, weight.numpy(), seed, dropped, scale, halves_of(kept))
+    drop_gradient(threads, halves_of(by_kept.bfloat16()), seed, dropped, scale, by_weight.numpy())
     keep = torch.tensor(kept_slowly(entries, seed, dropped)) * np.float32(scale)
     assert torch.equal(kept, (weight * keep).bfloat16())
     assert torch.equal(by_weight, by_kept.bfloat16().float() * keep)

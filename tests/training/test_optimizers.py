@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from textgen.config import ModelSettings, TrainingSettings
 from textgen.model.language_model import LanguageModel
-from textgen.training.optimizers import build_optimizer, rate_scales, set_learning_rate, update_average
+from textgen.training.optimizers import build_optimizer, clip_gradients, rate_scales, set_learning_rate, update_average
 
 
 def test_only_matrices_decay() -> None:
@@ -64,3 +64,32 @@ def test_what_training_began_with_keeps_its_share_of_the_average() -> None:
     expected = 0.7 * plain.weight + 0.3 * start.weight
     assert torch.allclose(shared.weight, expected, atol=1e-5)
     assert not torch.allclose(shared.weight, plain.weight, atol=1e-2)
+
+
+def with_gradients() -> LanguageModel:
+    model = LanguageModel(ModelSettings(vocab_size=9, embedding_size=3, hidden_size=4))
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        weight.grad = torch.randn(weight.shape, generator=generator)
+    model.projection.bias.grad = None  # it has no part in it
+    return model
+
+
+def gradients_of(model: LanguageModel) -> list[Tensor]:
+    return [weight.grad for weight in model.parameters() if weight.grad is not None]
+
+
+@pytest.mark.parametrize("most", [1e-3, 1e3])
+def test_gradients_are_clipped_as_by_pytorch(most: float) -> None:
+    """Also where they are short enough, and nothing is computed."""
+    ours, theirs = with_gradients(), with_gradients()
+    expected = torch.nn.utils.clip_grad_norm_(theirs.parameters(), most)
+    assert torch.equal(clip_gradients(ours, most), expected)
+    assert all(map(torch.equal, gradients_of(ours), gradients_of(theirs)))
+
+
+def test_a_norm_that_is_no_number_spoils_all() -> None:
+    model = with_gradients()
+    gradients_of(model)[0][0, 0] = float("nan")
+    assert clip_gradients(model, 1.0).isnan()
+    assert all(gradient.isnan().all() for gradient in gradients_of(model))

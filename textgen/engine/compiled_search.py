@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
 
 from textgen.compiled import inner_loop, part
+from textgen.compiled_numbers import power_of_two
 from textgen.engine.decoding import Logits, TokenIds
 
 # Long blocks leave few maxima to search; but the best must seldom share one, or too many others reach the bound.
@@ -23,36 +20,15 @@ _LOWEST = float(np.finfo(np.float32).min)
 _INFINITY_BITS = 0x7F800000
 
 
-@intrinsic
-def _float_of_bits(_context: Any, _bits: Any) -> Any:
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
-
-    return types.float32(types.int32), generate
-
-
 @inner_loop
 def sum_of_exp(row: Logits, highest: np.float32, scale: np.float32) -> float:
-    """Σ exp((row - highest) · scale) over a row [vocab], to about 1e-6; `highest` is that of the row.
-
-    exp(x) = 2^n · 2^f with n + f = x / log 2 and |f| ≤ 1/2, where 2^f is the beginning of its Taylor series.
-    """
+    """Σ exp((row - highest) · scale) over a row [vocab], to about 1e-6; `highest` is that of the row."""
     total = 0.0
     factor = scale * np.float32(1.4426950408889634)
     for start in range(0, row.size, 512):
         some = np.float32(0.0)
         for place in range(start, min(start + 512, row.size)):
-            exponent = max((row[place] - highest) * factor, np.float32(-126.0))
-            power = np.int32(exponent - np.float32(0.5))
-            f = exponent - np.float32(power)
-            value = np.float32(1.5403530e-4)
-            value = value * f + np.float32(1.3333558e-3)
-            value = value * f + np.float32(9.6181291e-3)
-            value = value * f + np.float32(5.5504109e-2)
-            value = value * f + np.float32(2.4022651e-1)
-            value = value * f + np.float32(6.9314718e-1)
-            value = value * f + np.float32(1.0)
-            some += value * _float_of_bits((power + np.int32(127)) << np.int32(23))  # type: ignore[call-arg]
+            some += power_of_two((row[place] - highest) * factor)
         total += some
     return total
 

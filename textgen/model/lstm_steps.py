@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from textgen.compiled import compiled, part
+from textgen.compiled_parts import bounds_of_part, in_parts, threads_for
 from textgen.model.half_precision import Halves, narrowed, widened
 
 _Floats = NDArray[np.float32]
+
+# Entries [batch, hidden] that take a thread some microseconds, several times what it takes to wake it.
+_EACH = 2048
 
 _float = np.float32
 _ONE, _HALF = _float(1.0), _float(0.5)
@@ -53,15 +58,24 @@ def _sigmoids(given: Any, added: Any, bias: Any, found: Any) -> None:
         found[j] = _sigmoid(widened(given[j]) + widened(added[j]) + bias[j])
 
 
-def _step(function: Any) -> Any:
-    return compiled(function, fastmath=True)
+def _rows(function: Any) -> Any:
+    """For a step of some rows of a batch."""
+    return part(function, fastmath=True)
+
+
+def threads_of_step(squashed: Tensor) -> int:
+    """How many threads share a step of a window of [time, batch, hidden]."""
+    _, rows, size = squashed.shape
+    return min(rows, threads_for(rows * size, each=_EACH))
 
 
 # Loops are short and many: those over many arrays at once are not made parallel by the compiler.
 
 
-@_step
-def step_forward(
+@_rows
+def _forward(
+    number: int,
+    parts: int,
     step: int,
     by_hidden: Halves,
     by_inputs: Halves,
@@ -71,14 +85,9 @@ def step_forward(
     squashed: _Floats,
     outputs: Halves,
 ) -> None:
-    """From what the gates of a step are given to its cell and output.
-
-    That is the sum of `by_hidden` [batch, 4 · hidden], the step's of `by_inputs` [time, batch, 4 · hidden] and `bias`
-    [4 · hidden], i, f, g and o side by side. `gates` [time, batch, 4 · hidden] and `squashed`, tanh of the cell,
-    [time, batch, hidden] are written at `step`, `cells` and `outputs` [time + 1, batch, hidden] at the next.
-    """
     rows, size = squashed.shape[1:]
-    for row in range(rows):
+    first, last = bounds_of_part(number, parts, rows, 1)
+    for row in range(first, last):
         given, added, gate = by_hidden[row], by_inputs[step, row], gates[step, row]
         before, after = cells[step, row], cells[step + 1, row]
         tanh_of_cell, output = squashed[step, row], outputs[step + 1, row]
@@ -97,8 +106,34 @@ def step_forward(
             output[j] = narrowed(o[j] * squash)
 
 
-@_step
-def step_backward(
+@compiled
+def step_forward(
+    threads: int,
+    step: int,
+    by_hidden: Halves,
+    by_inputs: Halves,
+    bias: _Floats,
+    gates: _Floats,
+    cells: _Floats,
+    squashed: _Floats,
+    outputs: Halves,
+) -> None:
+    """From what the gates of a step are given to its cell and output.
+
+    That is the sum of `by_hidden` [batch, 4 · hidden], the step's of `by_inputs` [time, batch, 4 · hidden] and `bias`
+    [4 · hidden], i, f, g and o side by side. `gates` [time, batch, 4 · hidden] and `squashed`, tanh of the cell,
+    [time, batch, hidden] are written at `step`, `cells` and `outputs` [time + 1, batch, hidden] at the next.
+    """
+    if threads == 1:
+        _forward(0, 1, step, by_hidden, by_inputs, bias, gates, cells, squashed, outputs)
+    else:
+        in_parts(_forward, threads, (step, by_hidden, by_inputs, bias, gates, cells, squashed, outputs))
+
+
+@_rows
+def _backward(
+    number: int,
+    parts: int,
     step: int,
     by_hidden: Halves,
     by_outputs: Halves,
@@ -109,15 +144,11 @@ def step_backward(
     by_gates: Halves,
     by_bias: _Floats,
 ) -> None:
-    """From the gradient of a step's output and cell to those of its gates and of the cell before.
-
-    The gradient of the output is the sum of `by_hidden` [batch, hidden], by the steps after it, and `by_outputs`
-    [time, batch, hidden]. `by_cell` [batch, hidden] is replaced by the one of the cell before, `by_gates`
-    [time, batch, 4 · hidden] is written at `step`, and added to `by_bias` [4 · hidden].
-    """
     rows, size = by_hidden.shape
-    by_i, by_f, by_g, by_o = by_bias[:size], by_bias[size : 2 * size], by_bias[2 * size : 3 * size], by_bias[3 * size :]
-    for row in range(rows):
+    bias = by_bias[number]
+    by_i, by_f, by_g, by_o = bias[:size], bias[size : 2 * size], bias[2 * size : 3 * size], bias[3 * size :]
+    first, last = bounds_of_part(number, parts, rows, 1)
+    for row in range(first, last):
         later, now, before, tanh_of_cell = by_hidden[row], by_outputs[step, row], cells[step, row], squashed[step, row]
         gate, found, cell = gates[step, row], by_gates[step, row], by_cell[row]
         i, f, g, o = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
@@ -142,3 +173,28 @@ def step_backward(
             by_f[j] += gradient
             to_f[j] = narrowed(gradient)
             cell[j] = kept
+
+
+@compiled
+def step_backward(
+    threads: int,
+    step: int,
+    by_hidden: Halves,
+    by_outputs: Halves,
+    gates: _Floats,
+    cells: _Floats,
+    squashed: _Floats,
+    by_cell: _Floats,
+    by_gates: Halves,
+    by_bias: _Floats,
+) -> None:
+    """From the gradient of a step's output and cell to those of its gates and of the cell before.
+
+    The gradient of the output is the sum of `by_hidden` [batch, hidden], by the steps after it, and `by_outputs`
+    [time, batch, hidden]. `by_cell` [batch, hidden] is replaced by the one of the cell before, `by_gates`
+    [time, batch, 4 · hidden] is written at `step`, and added to `by_bias` [threads, 4 · hidden], in parts.
+    """
+    if threads == 1:
+        _backward(0, 1, step, by_hidden, by_outputs, gates, cells, squashed, by_cell, by_gates, by_bias)
+    else:
+        in_parts(_backward, threads, (step, by_hidden, by_outputs, gates, cells, squashed, by_cell, by_gates, by_bias))

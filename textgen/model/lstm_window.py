@@ -119,28 +119,30 @@ class _CompiledSteps:
 
     def forward(self, recur: _Product, projected: Tensor, bias: Tensor, saved: _Saved) -> None:
         from textgen.model.half_precision import halves_of  # slow to import
-        from textgen.model.lstm_steps import step_forward
+        from textgen.model.lstm_steps import step_forward, threads_of_step
 
+        threads = threads_of_step(saved.squashed)
         given = halves_of(projected), bias.detach().numpy()
         kept = *(part.numpy() for part in saved[:3]), halves_of(saved.outputs)
         for step, hidden in enumerate(saved.outputs[:-1].unbind()):
-            step_forward(step, halves_of(recur(hidden)), *given, *kept)
+            step_forward(threads, step, halves_of(recur(hidden)), *given, *kept)
 
     def backward(
         self, back: _Product, saved: _Saved, by_step: Tensor, by_hidden: Tensor, by_cell: Tensor, by_gates: Tensor
     ) -> tuple[Tensor, Tensor]:
         from textgen.model.half_precision import halves_of
-        from textgen.model.lstm_steps import step_backward
+        from textgen.model.lstm_steps import step_backward, threads_of_step
 
-        by_bias = torch.zeros(by_gates.shape[-1])
+        threads = threads_of_step(saved.squashed)
+        by_bias = torch.zeros(threads, by_gates.shape[-1])
         kept = [part.numpy() for part in saved[:3]]
         by_outputs, found = halves_of(by_step.to(torch.bfloat16).contiguous()), halves_of(by_gates)
         last = [by_cell.numpy(), found, by_bias.numpy()]
         by_hidden = by_hidden.to(torch.bfloat16).contiguous()
         for step in range(len(by_gates) - 1, -1, -1):
-            step_backward(step, halves_of(by_hidden), by_outputs, *kept, *last)
+            step_backward(threads, step, halves_of(by_hidden), by_outputs, *kept, *last)
             by_hidden = back(by_gates[step])
-        return by_hidden, by_bias
+        return by_hidden, by_bias.sum(0)
 
 
 class _Window(torch.autograd.Function):

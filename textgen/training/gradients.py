@@ -16,6 +16,7 @@ from textgen.model.language_model import LanguageModel
 from textgen.model.regularization import Dropout
 from textgen.model.state import RecurrentState
 from textgen.text.corpus import Batch, StreamBatches
+from textgen.training.cross_entropy import cross_entropy
 from textgen.training.device import DeviceChoice, autocast
 from textgen.training.distillation import Batches, TaughtBatch
 from textgen.training.distributed import Ranks
@@ -215,19 +216,16 @@ class WindowGradients:
             with autocast(device, self._choice.precision):
                 logits, after = (replica or self._model)(inputs, state, dropout=dropout, resets=resets, apart=True)
             # Members learn the same for themselves: what makes an ensemble good is that they err differently.
-            flat, ignored = logits.flatten(0, -2).float(), StreamBatches.IGNORE  # [members · batch · time, vocab]
-            members = len(logits)
+            flat, members = logits.flatten(0, -2), len(logits)  # [members · batch · time, vocab]
+            if targets is None:
+                targets = int((batch.targets[rows] != StreamBatches.IGNORE).sum())
+            count = members * max(1, targets)
             if isinstance(batch, TaughtBatch):
                 # The cross-entropy of the probabilities that are wanted; those of ignored places are zero.
                 taught = batch.wanted[rows].flatten(0, 1)
-                summed = F.cross_entropy(flat, _repeated(taught, members), reduction="sum")
-                loss = summed / (members * max(1, int((wanted != ignored).sum()) if targets is None else targets))
-            elif targets is None:
-                loss = F.cross_entropy(flat, _repeated(wanted.flatten(), members), ignore_index=ignored)
+                loss = F.cross_entropy(flat.float(), _repeated(taught, members), reduction="sum") / count
             else:
-                told = _repeated(wanted.flatten(), members)
-                summed = F.cross_entropy(flat, told, ignore_index=ignored, reduction="sum")
-                loss = summed / (members * max(1, targets))
+                loss = cross_entropy(flat, _repeated(wanted.flatten(), members), count)
             loss = loss / self._settings.accumulation
             # The replica takes the mean over ranks; shares of one mean are to be added up.
             (loss if replica is None else loss * self._ranks.size).backward()

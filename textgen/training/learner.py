@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import Tensor
 
 from textgen.config import TrainingSettings
 from textgen.model.language_model import LanguageModel
-from textgen.training.optimizers import build_optimizer, set_learning_rate, update_average
+from textgen.training.optimizers import build_optimizer, clip_gradients, set_learning_rate, update_average
 from textgen.training.snapshot import TrainingSnapshot
 
 
@@ -41,7 +40,7 @@ class Learner:
     def update(self) -> Tensor:
         """One optimizer step by the gradients that `model` has; the norm that they had, still on the device."""
         settings = self._settings
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        norm = clip_gradients(self.model, settings.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.step += 1

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgen.compiled import compiled, part
+from textgen.compiled_parts import bounds_of_part, in_parts, threads_for
 from textgen.model.half_precision import Halves, narrowed, widened
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -19,6 +20,8 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _BY_30, _BY_27, _BY_31 = np.uint64(30), np.uint64(27), np.uint64(31)
 # Entries at a time: what is drawn for them stays in the nearest cache.
 _ENTRIES = 4096
+# What takes a thread many times as long as it takes to wake it.
+_EACH = 1 << 16
 
 _Floats = NDArray[np.float32]
 
@@ -36,14 +39,11 @@ def _draw(seed: Any, start: int, dropped: Any, scale: float, words: Any, factors
         factors[place] = factor if bits[place] >= dropped else nothing
 
 
-@compiled
-def drop(weight: _Floats, seed: int, dropped: int, scale: float, kept: Halves) -> None:
-    """Writes `weight`, `scale` times as large or dropped, to `kept`; both are flat.
-
-    An entry is dropped where its 16 bits are below `dropped`.
-    """
+@part
+def _drop(number: int, parts: int, weight: _Floats, seed: Any, dropped: int, scale: float, kept: Halves) -> None:
     words, factors = np.empty(_ENTRIES // 4, np.uint64), np.empty(_ENTRIES, np.float32)
-    for start in range(0, weight.size, _ENTRIES):
+    first, last = bounds_of_part(number, parts, weight.size, _ENTRIES)
+    for start in range(first, last, _ENTRIES):
         _draw(np.uint64(seed), start, np.uint16(dropped), scale, words, factors)
         entries, found = weight[start : start + _ENTRIES], kept[start : start + _ENTRIES]
         for j in range(entries.size):
@@ -51,11 +51,39 @@ def drop(weight: _Floats, seed: int, dropped: int, scale: float, kept: Halves) -
 
 
 @compiled
-def drop_gradient(by_kept: Halves, seed: int, dropped: int, scale: float, by_weight: _Floats) -> None:
-    """Writes the gradient by the weight that `drop` was given."""
+def drop(threads: int, weight: _Floats, seed: int, dropped: int, scale: float, kept: Halves) -> None:
+    """Writes `weight`, `scale` times as large or dropped, to `kept`; both are flat.
+
+    An entry is dropped where its 16 bits are below `dropped`.
+    """
+    if threads == 1:
+        _drop(0, 1, weight, seed, dropped, scale, kept)
+    else:
+        in_parts(_drop, threads, (weight, seed, dropped, scale, kept))
+
+
+@part
+def _drop_gradient(
+    number: int, parts: int, by_kept: Halves, seed: Any, dropped: int, scale: float, by_weight: _Floats
+) -> None:
     words, factors = np.empty(_ENTRIES // 4, np.uint64), np.empty(_ENTRIES, np.float32)
-    for start in range(0, by_kept.size, _ENTRIES):
+    first, last = bounds_of_part(number, parts, by_kept.size, _ENTRIES)
+    for start in range(first, last, _ENTRIES):
         _draw(np.uint64(seed), start, np.uint16(dropped), scale, words, factors)
         entries, found = by_kept[start : start + _ENTRIES], by_weight[start : start + _ENTRIES]
         for j in range(entries.size):
             found[j] = widened(entries[j]) * factors[j]
+
+
+@compiled
+def drop_gradient(threads: int, by_kept: Halves, seed: int, dropped: int, scale: float, by_weight: _Floats) -> None:
+    """Writes the gradient by the weight that `drop` was given."""
+    if threads == 1:
+        _drop_gradient(0, 1, by_kept, seed, dropped, scale, by_weight)
+    else:
+        in_parts(_drop_gradient, threads, (by_kept, seed, dropped, scale, by_weight))
+
+
+def threads_of_drop(entries: int) -> int:
+    """How many threads share the dropping of so many."""
+    return threads_for(entries, each=_EACH)

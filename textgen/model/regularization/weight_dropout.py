@@ -50,21 +50,22 @@ class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, seed: int, dropped: int) -> Tensor:
         from textgen.model.half_precision import halves_of  # slow to import
-        from textgen.model.regularization.compiled_dropout import drop
+        from textgen.model.regularization.compiled_dropout import drop, threads_of_drop
 
         ctx.seed, ctx.dropped = seed, dropped
         kept = torch.empty(weight.shape, dtype=torch.bfloat16)
-        drop(weight.detach().contiguous().view(-1).numpy(), seed, dropped, _scale(dropped), halves_of(kept.view(-1)))
+        given, found = weight.detach().contiguous().view(-1).numpy(), halves_of(kept.view(-1))
+        drop(threads_of_drop(given.size), given, seed, dropped, _scale(dropped), found)
         return kept
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         from textgen.model.half_precision import halves_of
-        from textgen.model.regularization.compiled_dropout import drop_gradient
+        from textgen.model.regularization.compiled_dropout import drop_gradient, threads_of_drop
 
         (by_kept,) = gradients
         by_weight = torch.empty(by_kept.shape)
         given, found = halves_of(by_kept.contiguous().view(-1)), by_weight.view(-1).numpy()
-        drop_gradient(given, ctx.seed, ctx.dropped, _scale(ctx.dropped), found)
+        drop_gradient(threads_of_drop(given.size), given, ctx.seed, ctx.dropped, _scale(ctx.dropped), found)
         return by_weight, None, None
