@@ -89,7 +89,8 @@ def test_what_was_started_ends_with_an_interrupt(tmp_path: Path, environment: di
     """A second Ctrl-C: the supervisor, a process here, leaves at once, and so must its children and theirs."""
     deep = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
     program = (
-        "import os, sys, pathlib; from textgen.jobs.supervision import Supervisor\n"
+        "import os, signal, sys, pathlib; from textgen.jobs.supervision import Supervisor\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job is to ignore it
         f"Supervisor(pathlib.Path({str(tmp_path)!r})).run([sys.executable, '-c', {deep!r}], os.environ)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
