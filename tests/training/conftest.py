@@ -63,6 +63,7 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
         ranks: Ranks | None = None,
         teachers: int = 0,
         members: int = 1,
+        choice: DeviceChoice = CPU,
         **changes: Any,
     ) -> Trainer:
         defaults: dict[str, Any] = {"steps": 12, "batch_size": 4, "window": 10, "evaluations": 3, "seed": 5}
@@ -83,9 +84,9 @@ def make_trainer(ids: NDArray[np.uint16]) -> Callable[..., Trainer]:
         )
         return Trainer(
             model,
-            with_teachers(batches, [_teacher(seed) for seed in range(teachers)], settings, CPU),
+            with_teachers(batches, [_teacher(seed) for seed in range(teachers)], settings, choice),
             settings,
-            CPU,
+            choice,
             held_out=held_out,
             kept=kept,
             tuned=tuned,

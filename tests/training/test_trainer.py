@@ -12,6 +12,7 @@ from tests.training.conftest import ManualClock
 from textgen.config import TrainingBudget, TrainingSettings, parse_settings
 from textgen.errors import BadCheckpoint, InvalidSetting, TrainingDiverged
 from textgen.model.cells import cell_types
+from textgen.training.device import DeviceChoice
 from textgen.training.evaluation import Evaluation
 from textgen.training.events import (
     CheckpointEvent,
@@ -432,3 +433,22 @@ def test_without_an_average_the_weights_themselves_are_kept(make_trainer: MakeTr
     list(trainer.events())
     pairs = zip(trainer.model.parameters(), trainer.average.parameters(), strict=True)
     assert all(torch.allclose(model, average) for model, average in pairs)
+
+
+@pytest.mark.parametrize(("budget", "threads"), [({"minutes": 0.5}, {1, 2}), ({"steps": 60}, {2})])
+def test_threads_are_chosen_where_the_budget_is_time(
+    make_trainer: MakeTrainer, budget: dict[str, Any], threads: set[int]
+) -> None:
+    """Else weights are the same to the bit whoever trains, and whatever the machine does beside it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        choice = DeviceChoice(torch.device("cpu"), torch.float32, 2)
+        trainer = make_trainer(choice=choice, clock=ManualClock(0.05), **budget)
+        found = set()
+        for _ in trainer.events():
+            found.add(torch.get_num_threads())
+        assert found == threads
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import astuple, fields
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ from textgen.training.learner import Learner
 from textgen.training.report import StepReport
 from textgen.training.schedule import Horizon, learning_rate_factor
 from textgen.training.snapshot import TrainingSnapshot
+from textgen.training.thread_choice import ThreadChoice
 
 __all__ = ["HeldOut", "Sampler", "Trainer"]
 
@@ -49,7 +51,8 @@ class Trainer:
 
     The budget is steps, epochs or minutes; the learning rate follows the spent share of it. `average` is the moving
     average of the weights: what is evaluated, sampled from and worth keeping. Training itself reads no clock when the
-    budget is steps or epochs, so that a resumed run equals one that was never interrupted, bit for bit on a CPU.
+    budget is steps or epochs, so that a resumed run equals one that was never interrupted, bit for bit on a CPU. Where
+    it is minutes a processor's threads are as many as are fastest at the time, see `ThreadChoice`.
 
     `tuned`: the model has learned something already. It is then evaluated before it learns more, and where that is
     never surpassed it stays the best. `kept` is held-out text of what it had learned, evaluated on beside `held_out`.
@@ -104,6 +107,9 @@ class Trainer:
         self._evaluations = settings.evaluations
         self._best = BestSoFar(settings.patience)
         self._self_teacher: LanguageModel | None = None
+        # Of other threads' sums the last bits differ; but who trains for some time cannot have the same bits again.
+        shares = choice.device.type == "cpu" and self.ranks.alone and self._horizon.unit == "seconds"
+        self._threads = ThreadChoice(choice.threads if shares else 1)
 
     @property
     def model(self) -> LanguageModel:
@@ -185,6 +191,10 @@ class Trainer:
 
     def events(self) -> Iterator[Event]:
         """Trains. Raises `TrainingDiverged` when the loss is no longer a finite number, `OutOfMemory`."""
+        with closing(self._threads):
+            yield from self._events()
+
+    def _events(self) -> Iterator[Event]:
         self._agreement.renew()
         self._started = self._saved = self._clock()
         self._progress_at_start = self.progress
@@ -197,7 +207,9 @@ class Trainer:
         report = StepReport(self)
         while not self._over:
             parts = self._gradients.parts
+            before = time.perf_counter()
             report.add(*self.train_step())
+            self._threads.add(time.perf_counter() - before)
             self._agreement.renew()
             if self._gradients.parts != parts:
                 yield BatchSplitEvent(self.step, self._gradients.parts, self._gradients.rows_per_part)
