@@ -209,6 +209,8 @@ def test_the_version_is_told(cli: Cli) -> None:
         ("evaluate --checkpoint RUN text.txt --dynamic --decay 1", "decay: 1.0 was given; allowed: below 1.0"),
         ("evaluate --checkpoint RUN latin.txt --encoding ascii", "latin.txt: byte 3 is not valid ascii"),
         ("export --checkpoint gone --out new", "gone, folder"),
+        ("export --checkpoint RUN --out .", "out: . was given; allowed: a new or empty folder"),
+        ("export --checkpoint RUN --out ..", "out: .. was given; allowed: a new or empty folder"),
         ("export --checkpoint RUN --out full", "out: full was given; allowed: a new or empty folder"),
         ("export --checkpoint RUN --out full --format onnx", "out: full was given; allowed: a new or empty folder"),
         (

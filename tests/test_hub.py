@@ -152,6 +152,20 @@ class TestRoundTrip:
         pull_it()
         assert_same(load_checkpoint(tmp_path / "out"), load_checkpoint(folder))
 
+    def test_what_is_there_is_not_sent_again(self, hub: Hub, folder: Path) -> None:
+        """What broke off goes on with the files that are missing."""
+
+        def sent() -> int:
+            return sum(method == "PUT" for method, *_ in hub.asked)
+
+        push(folder, REPO, token=WRITER, endpoint=hub.address)
+        first = sent()
+        assert first > 0
+        del hub.repositories[REPO]
+        push(folder, REPO, token=WRITER, endpoint=hub.address)
+        assert sent() == first
+        assert WEIGHTS in hub.repositories[REPO].files
+
     def test_what_others_keep_beside_it_stays(self, hub: Hub, folder: Path) -> None:
         hub.repositories[REPO] = Repository(
             files={"notes.txt": b"mine", "model-00001-of-00002.safetensors": b"old", "tokenizer.model": b"old"}

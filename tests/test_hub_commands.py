@@ -113,6 +113,21 @@ def test_without_a_token_nothing_is_pushed(hub: Hub, textgen: Textgen, trained_r
     assert hub.repositories == {}
 
 
+def test_a_login_that_is_no_token_is_told_before_anyone_is_asked(hub: Hub, textgen: Textgen, tmp_path: Path) -> None:
+    done = textgen("pull", "anna/tales", "--out", tmp_path / "out", HF_TOKEN="tök")
+    assert (done.returncode, done.stderr) == (2, "token: something else was given; allowed: a token of the Hub.\n")
+    assert hub.asked == []
+
+
+def test_what_cannot_be_run_does_not_come(hub: Hub, textgen: Textgen, trained_run: Path, tmp_path: Path) -> None:
+    assert textgen("push", trained_run, "anna/tales", HF_TOKEN=WRITER).returncode == 0
+    hub.repositories["anna/tales"].files["copy_index.bin"] = b"garbage" * 1_000
+    done = textgen("pull", "anna/tales", "--out", tmp_path / "out", HF_TOKEN=WRITER)
+    assert done.returncode == 2
+    assert "copy_index.bin, header: not an index of copies" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_written_over(textgen: Textgen, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").touch()

@@ -21,6 +21,7 @@ from textgen.cli import main
         (("--variable", "TEXTGEN_MAX_BEAMS=lots"), "TEXTGEN_MAX_BEAMS: lots was given"),
         (("--variable", "NAME"), "variable: NAME was given; allowed: NAME=VALUE"),
         (("--secret", "TEXTGEN_NOT_SET"), "secret: TEXTGEN_NOT_SET (not set here) was given"),
+        (("--hardware", ""), "hardware: '' was given; allowed: the Hub's name of a machine"),
         (("--storage", "runs"), "storage: runs was given; allowed: USER/NAME"),
     ],
 )
@@ -37,11 +38,12 @@ def test_a_dry_run_lists_everything(
     monkeypatch.setenv("TEXTGEN_ADMIN_KEY", "word")
     options = ["--models", str(trained_run), "--read-only", "--variable", "TEXTGEN_MAX_BEAMS=4"]
     options += ["--secret", "TEXTGEN_ADMIN_KEY", "--storage", "anna/runs", "--dry-run"]
+    options += ["--private", "--hardware", "t4-small"]
     assert main(["deploy", "anna/studio", *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     settings = ["variable TEXTGEN_MAX_BEAMS=4", "variable TEXTGEN_TRAINING=off", "secret TEXTGEN_ADMIN_KEY"]
-    assert lines[-4:] == [*settings, "storage anna/runs"]
-    files = {name: size for size, name in (line.split() for line in lines[:-5])}
+    assert lines[-6:] == [*settings, "storage anna/runs", "hardware t4-small", "private"]
+    files = {name: size for size, name in (line.split() for line in lines[:-7])}
     assert {"README.md", "app.py", "textgen/cli.py", f"checkpoints/{trained_run.name}/tokenizer.model"} <= files.keys()
     total = sum(int(size.replace(",", "")) for size in files.values())
-    assert lines[-5].split() == [f"{total:,}", "bytes", "in", str(len(files)), "files"]
+    assert lines[-7].split() == [f"{total:,}", "bytes", "in", str(len(files)), "files"]

@@ -362,7 +362,7 @@ def push(options: argparse.Namespace) -> int:
 def pull(options: argparse.Namespace) -> int:
     """`textgen pull`: a model from the Hugging Face Hub becomes a checkpoint folder."""
     from textgen.hub import pull
-    from textgen.jobs.checkpoints import open_checkpoint
+    from textgen.jobs.checkpoints import check_checkpoint
 
     _check_unused(options.out)
     line = StatusLine(sys.stderr)
@@ -372,7 +372,7 @@ def pull(options: argparse.Namespace) -> int:
         downloads=cache_folder(os.environ) / "hub",
         revision=options.revision,
         token=_token(options),
-        check=open_checkpoint,
+        check=check_checkpoint,
         progress=line.progress,
     )
     line.clear()
@@ -524,7 +524,8 @@ def _check_folders(models: Sequence[Path]) -> None:
 
 
 def _check_unused(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    # "." and its like cannot step aside for what takes their place.
+    if not out.name or out.name == ".." or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise InvalidSetting("out", str(out), "a new or empty folder")
 
 

@@ -120,4 +120,6 @@ def _tell(files: dict[str, Path], asked: SpaceOptions) -> None:
     lines += [f"variable {name}={value}, where it is not set there yet" for name, value in new.items()]
     lines += [f"secret {name}" for name in asked.secrets]
     lines += [f"storage {asked.bucket}"] if asked.bucket else []
+    lines += [f"hardware {asked.hardware}"] if asked.hardware else []
+    lines += ["private"] if asked.private else []
     sys.stdout.write("\n".join(lines) + "\n")

@@ -37,7 +37,8 @@ class TextDelta:
 class TextHypothesis:
     """A continuation; `score` as in the engine. `node` is where it ends in the tree of a search that is over.
 
-    `copied` tells, once it is over, what of it is copied from the training text, if the model has an index of that.
+    `copied` tells, once it is over, what of it is copied from the training text, if the model has an index of that, and
+    `reason` why it ended.
     """
 
     text: str
@@ -46,6 +47,7 @@ class TextHypothesis:
     node: int | None = None
     copied: Copied | None = None
     num_tokens: int = 0
+    reason: FinishReason | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class TextToken:
     `logprob` is its natural log-probability under the model itself, `warped_logprob` that with which it was drawn.
     `alternatives` are the likeliest texts in its place by falling log-probability, itself among them if it belongs
     there. `start` counts the characters before it in the new text. The token that ends a text has none of its own: "".
+    `parts` are the tokens themselves where their bytes alone are no text.
     """
 
     text: str
@@ -83,6 +86,7 @@ class TextToken:
     warped_logprob: float
     alternatives: tuple[TextAlternative, ...]
     start: int
+    parts: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -285,7 +289,9 @@ class TextStream:
 
     def _texts(self, hypotheses: Iterable[Hypothesis]) -> tuple[TextHypothesis, ...]:
         return tuple(
-            TextHypothesis(self._text(item), item.score, item.finished, num_tokens=len(item.token_ids))
+            TextHypothesis(
+                self._text(item), item.score, item.finished, num_tokens=len(item.token_ids), reason=item.reason
+            )
             for item in hypotheses
         )
 
@@ -364,6 +370,7 @@ class _Sample:
 
     def _token(self, text: str, start: int, events: Sequence[TokenEvent]) -> TextToken:
         # Beside part of a character stand parts of others; what is offered must be text by itself.
+        are_texts = len(events) == 1 and _complete_text(self._tokenizer, events[0].token_id) is not None
         others = [(_complete_text(self._tokenizer, item.token_id), item) for item in events[0].alternatives]
         return TextToken(
             text,
@@ -371,6 +378,7 @@ class _Sample:
             sum(event.warped_logprob for event in events),
             tuple(TextAlternative(other, it.logprob, it.warped_logprob) for other, it in others if other is not None),
             start,
+            () if are_texts else tuple(TokenScore(it.token_id, it.logprob, it.alternatives) for it in events),
         )
 
 

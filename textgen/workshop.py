@@ -21,7 +21,7 @@ from textgen.errors import InvalidSetting, NoText, NotFound, TextgenError, error
 from textgen.files import temporary_folder, write_atomically
 from textgen.hub import pull, split_address
 from textgen.jobs.attended import AttendedTraining, TrainSlice
-from textgen.jobs.checkpoints import open_checkpoint, open_tokenizer
+from textgen.jobs.checkpoints import check_checkpoint, open_tokenizer
 from textgen.jobs.manager import JobManager
 from textgen.jobs.model_zip import unpack_model
 from textgen.jobs.people import EVERYBODY, Person
@@ -336,7 +336,7 @@ class Workshop:
                 token=token,
                 endpoint=self.hub,
                 limits=limits,
-                check=lambda path: open_checkpoint(path, limits=self.limits),
+                check=lambda path: check_checkpoint(path, limits=self.limits),
                 wanted=lambda commit: not self.jobs.fetched.is_there(source, commit, person),
                 progress=progress,
             )

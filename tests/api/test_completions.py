@@ -154,13 +154,67 @@ def test_echo_scores_the_prompt_token_by_token(client: openai.OpenAI, studio: St
     assert scored.logprobs.token_logprobs == pytest.approx(choice.logprobs.token_logprobs[:-1], abs=1e-6)
 
 
+def test_each_text_of_a_search_says_why_it_ended(client: openai.OpenAI, studio: Studio) -> None:
+    asked: dict[str, Any] = {"stop": ["a", "."], "ignore_eos": False}
+    end = written(studio, **asked, num_beams=6, num_return=5, max_new_tokens=6, seed=3)
+    stop = asked.pop("stop")
+    answer = complete(client, best_of=6, n=5, max_tokens=6, stop=stop, extra_body=asked)
+    expected = [{"eos": "stop", "stop": "stop", "length": "length"}[str(item.reason)] for item in end.hypotheses]
+    assert [choice.finish_reason for choice in answer.choices] == expected
+    assert set(expected) == {"stop", "length"}
+
+
+def test_parts_of_a_character_are_tokens_too(client: openai.OpenAI, studio: Studio) -> None:
+    model = studio.load("tiny")
+    parts = [token for token in model.tokenizer.encode("🙂") if len(model.tokenizer.piece_bytes(token)) == 1][-3:]
+    likely = {str(token): 60.0 for token in parts[:2]}
+    answer = complete(client, logit_bias=likely, logprobs=1, max_tokens=8)
+    (choice,) = answer.choices
+    assert len(choice.logprobs.tokens) == answer.usage.completion_tokens == 8
+    assert {name for name in choice.logprobs.tokens if name.startswith("bytes:")}
+    assert all(
+        top[name] == choice.logprobs.token_logprobs[number]
+        for number, (name, top) in enumerate(zip(choice.logprobs.tokens, choice.logprobs.top_logprobs, strict=True))
+    )
+
+
+def test_a_prompt_may_have_more_tokens_than_characters(client: openai.OpenAI, studio: Studio) -> None:
+    most = studio.limits.max_prompt_chars
+    assert complete(client, prompt="🙂" * (most // 2), max_tokens=1).usage.prompt_tokens > most
+    ids = studio.load("tiny").tokenizer.encode("A")[-1:] * most
+    assert complete(client, prompt=ids, max_tokens=1).usage.prompt_tokens == most
+    with pytest.raises(openai.BadRequestError, match=f"at most {most}"):
+        complete(client, prompt=[*ids, *ids[:1]], max_tokens=1)
+
+
+def test_only_the_last_chunk_tells_the_usage(client: openai.OpenAI) -> None:
+    """And the others that they do not, where it is asked for."""
+    *chunks, last = complete(client, stream=True, stream_options={"include_usage": True}, logprobs=0)
+    assert last.usage.completion_tokens > 0
+    assert all(chunk.usage is None and "usage" in chunk.model_fields_set for chunk in chunks)
+    assert not any("usage" in chunk.model_fields_set for chunk in complete(client, stream=True))
+
+
 @pytest.mark.parametrize(
     ("asked", "param", "sentence"),
     [
         ({"temperature": -1}, "temperature", "allowed"),
         ({"max_tokens": 0}, "max_tokens", "or 0 with echo"),
         ({"max_tokens": 10**9}, "max_tokens", "allowed: at most"),
-        ({"n": 100}, "prompt", "100 texts at once"),
+        ({"n": 100}, "n", "100 texts at once"),
+        ({"best_of": 100}, "best_of", "100 texts at once"),
+        ({"prompt": ["a"] * 100}, "prompt", "100 texts at once"),
+        ({"prompt": [1, 2, "x"]}, "prompt", "token ids or a list of lists"),
+        ({"prompt": ["1", 5]}, "prompt", "token ids or a list of lists"),
+        ({"prompt": [True, False]}, "prompt", "token ids or a list of lists"),
+        ({"logit_bias": {"a": 1}}, "logit_bias", "logit_bias"),
+        (
+            {"n": 24, "max_tokens": 0, "echo": True, "logprobs": 50, "prompt": "a " * 9_000},
+            "logprobs",
+            "at most 1,000,000",
+        ),
+        ({"n": 24, "max_tokens": 4000, "logprobs": 50}, "logprobs", "4,896,000 log-probabilities in all"),
+        ({"best_of": 2, "logprobs": 0, "extra_body": {"adapt": True}}, "logprobs", "none with best_of and adapt"),
         ({"n": 3, "best_of": 2}, "best_of", r"at least n \(3\)"),
         ({"best_of": 3, "stream": True}, "stream", "at the end only"),
         ({"logprobs": 51}, "logprobs", "less than or equal to 50"),

@@ -118,7 +118,8 @@ def test_texts_become_tokens_and_tokens_texts(address: str, studio: Studio) -> N
         ("/tokenize", {"prompt": "a" * 30_000}, "prompt"),
         ("/tokenize", {"prompt": "a", "model": "gone"}, "model"),
         ("/detokenize", {"tokens": ["a"]}, "tokens"),
-        ("/detokenize", {"tokens": [10**6]}, "prompt"),
+        ("/detokenize", {"tokens": [10**6]}, "tokens"),
+        ("/detokenize", {"tokens": [True]}, "tokens"),
     ],
 )
 def test_what_is_wrong_is_named(address: str, path: str, body: dict[str, Any], param: str) -> None:

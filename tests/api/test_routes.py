@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,9 +13,11 @@ import openai
 import pytest
 
 from tests.api.conftest import ask, client_of, serving
+from textgen.api.completions import Completion
 from textgen.api.routes import api_keys
+from textgen.errors import InvalidSetting
 from textgen.jobs.people import EVERYBODY, Person
-from textgen.studio import Studio
+from textgen.studio import LoadedModel, Studio, TokenScore
 
 _DEADLINE_SECONDS = 60.0
 
@@ -34,10 +39,14 @@ def test_models_are_those_that_everybody_may_use(studio: Studio, address: str, c
 def test_keys_are_asked_for_where_there_are_some(studio: Studio) -> None:
     keys = api_keys({"TEXTGEN_API_KEYS": "first, ключ,third"})
     assert keys == ("first", "ключ", "third")
-    assert api_keys({}) == ()
+    assert api_keys({}) == api_keys({"TEXTGEN_API_KEYS": ""}) == ()
+    with pytest.raises(InvalidSetting, match="TEXTGEN_API_KEYS"):
+        api_keys({"TEXTGEN_API_KEYS": " , "})
     with serving(studio, Person("nobody"), keys) as address:
         with client_of(address, "third") as client:
             assert client.completions.create(model="tiny", prompt="A", max_tokens=1).choices
+        status, _ = ask(address, "GET", "/v1/models", Authorization="Bearer ключ".encode().decode("latin-1"))
+        assert status == 200
         for key in ("thir", "thirdd", "", "first,"):
             status, body = ask(address, "GET", "/v1/models", Authorization=f"Bearer {key}")
             assert (status, body["error"]["code"]) == (401, "invalid_api_key")
@@ -60,6 +69,8 @@ def test_keys_are_asked_for_where_there_are_some(studio: Studio) -> None:
         (b'{"model": "tiny", "prompt": [["a"], 1]}', 400, "prompt"),
         (b'{"model": "tiny", "temperature": NaN}', 400, "temperature"),
         (b'{"model": "../tiny"}', 404, "was not found"),
+        (b'{"model": "' + b"x" * 100_000 + b'"}', 404, "xxx” was not found"),
+        (b'{"model": "tiny", "logit_bias": {"' + b"9" * 5_000 + b'": 1}}', 400, "logit_bias"),
         (b'{"model": "tiny", "prompt": "' + b"a" * 30_000 + b'"}', 400, "at most 20000"),
         (b'{"model": "' + b"a" * 9_000_000 + b'"}', 413, "too large"),
         # Half a character, which JSON can hold and UTF-8 cannot.
@@ -73,6 +84,7 @@ def test_bad_requests_are_answered(address: str, body: bytes, status: int, sente
     found, content = ask(address, "POST", "/v1/completions", body)
     assert (found, sentence in content["error"]["message"]) == (status, True), content
     assert set(content["error"]) == {"message", "type", "param", "code"}
+    assert len(content["error"]["message"]) < 1_100
 
 
 @pytest.mark.parametrize(
@@ -128,6 +140,74 @@ def test_too_many_at_once_are_told_to_come_back(studio: Studio, address: str, cl
     while engine.in_use:
         assert time.monotonic() < deadline
     assert client.completions.create(model="tiny", prompt="A", max_tokens=2).choices
+
+
+class Scoring:
+    """Scores of a prompt that take until they are let through."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        self.through = threading.Event()
+        score_tokens = LoadedModel.score_tokens
+
+        def score(model: LoadedModel, token_ids: Sequence[int], *, top_logprobs: int = 0) -> tuple[TokenScore, ...]:
+            self.begun += 1
+            assert self.through.wait(_DEADLINE_SECONDS)
+            return score_tokens(model, token_ids, top_logprobs=top_logprobs)
+
+        monkeypatch.setattr(LoadedModel, "score_tokens", score)
+
+    def wait_for(self, begun: int) -> None:
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while self.begun < begun:
+            assert time.monotonic() < deadline
+
+
+def test_a_client_that_goes_has_no_more_prompts_scored(
+    studio: Studio, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring = Scoring(monkeypatch)
+    body = {"model": "tiny", "prompt": ["Mira "] * 9, "max_tokens": 0, "echo": True, "logprobs": 0}
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=_DEADLINE_SECONDS)
+    connection.request("POST", "/v1/completions", json.dumps(body))
+    scoring.wait_for(1)
+    closed = threading.Event()
+    close = Completion.close
+
+    def closing(completion: Completion) -> None:
+        close(completion)
+        closed.set()
+
+    monkeypatch.setattr(Completion, "close", closing)
+    connection.close()
+    assert closed.wait(_DEADLINE_SECONDS)
+    scoring.through.set()
+    assert ask(address, "GET", "/healthz")[0] == 200
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while "cancelled" not in metrics_of(address):
+        assert time.monotonic() < deadline
+    assert scoring.begun == 1
+
+
+def metrics_of(address: str) -> str:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=_DEADLINE_SECONDS)
+    connection.request("GET", "/metrics")
+    return connection.getresponse().read().decode()
+
+
+def test_many_that_are_scored_keep_nobody_else_waiting(
+    studio: Studio, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring = Scoring(monkeypatch)
+    limits = studio.limits
+    most = limits.max_rows + limits.max_waiting_requests  # threads that wait for the engine
+    body = json.dumps({"model": "tiny", "prompt": "Mira ", "max_tokens": 0, "echo": True, "logprobs": 0}).encode()
+    with ThreadPoolExecutor(50) as pool:
+        answers = [pool.submit(ask, address, "POST", "/v1/completions", body) for _ in range(50)]
+        scoring.wait_for(most)
+        assert ask(address, "GET", "/v1/models")[0] == 200
+        scoring.through.set()
+        assert {answer.result(_DEADLINE_SECONDS)[0] for answer in answers} <= {200, 429}
 
 
 @pytest.mark.parametrize("stream", [True, False])

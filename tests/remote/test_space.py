@@ -184,6 +184,13 @@ class TestOptions:
     def test_that_the_hub_refuses_are_told(self, hub: Hub, model: Path) -> None:
         with pytest.raises(HubRefused, match="abacus is no hardware"):
             put(hub, model, hardware="abacus")
+        assert hub.repositories[SPACE].files.keys() <= {
+            ".gitattributes",
+            "README.md",
+        }  # nothing was uploaded for nothing
+        for name in ("", "Two GPUs"):
+            with pytest.raises(InvalidSetting, match="hardware"):
+                put(hub, model, hardware=name)
 
 
 class TestFiles:

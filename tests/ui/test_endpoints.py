@@ -147,6 +147,7 @@ def test_models_come_with_their_figures(client: Client, studio: Studio) -> None:
         ({"stop": [""]}, "stop: an empty text was given"),
         ({"settings": {"nonsense": 1}}, "nonsense"),
         ({"settings": {"num_samples": 2}}, "num_samples: 2 was given; allowed: 1"),
+        ({"settings": {"num_beams": 4, "num_return": 2}}, "num_return: 2 was given; allowed: 1"),
     ],
 )
 def test_what_is_wrong_is_a_sentence(client: Client, asked: dict[str, Any], sentence: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 
 from textgen.api.logprobs import Logprobs
-from textgen.api.protocol import ApiError, CompletionRequest, TokenIds
+from textgen.api.protocol import MOST_LOGPROBS_AT_ONCE, ApiError, CompletionRequest, TokenIds
 from textgen.studio import BOS_ID, LoadedModel, TextDelta, TextEnd, TextEvent, TextStream, TextToken, TokenScore
 
 Chunk = dict[str, Any]
@@ -48,15 +48,19 @@ class Completion:
         self._streams: list[TextStream] = []
         self._new_tokens = 0
         self._cut: str | None = None
+        self._closed = False
+        self._deadline = time.monotonic() + model.limits.request_deadline_seconds
+        self._check_logprobs()
         try:
-            for prompt in self._prompts if request.max_tokens else ():
+            for prompt in request.prompts if request.max_tokens else ():
                 self._streams.append(model.generate(prompt, self._settings))
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Ends its streams; from any thread, and harmless when repeated."""
+        """Ends its streams, and what else it does after the prompt at hand; from any thread, harmless when repeated."""
+        self._closed = True
         for stream in self._streams:
             stream.cancel()
 
@@ -67,8 +71,9 @@ class Completion:
         """The answer when all is written; raises `ApiError` for a text that was cut short."""
         choices: list[Chunk] = []
         for number in range(len(self._prompts)):
+            self._check_running()
             end = await self._end(number)
-            choices += await to_thread.run_sync(self._choices, number, end)
+            choices += await self._chosen(number, end)
         self._check_whole()
         return {**self._head, "choices": choices, "usage": self.usage()}
 
@@ -80,6 +85,7 @@ class Completion:
         """
         count = self._request.n
         for number in range(len(self._prompts)):
+            self._check_running()
             echoed = self._texts[number] if self._request.echo else ""
             if echoed:
                 for sample in range(count):
@@ -91,8 +97,8 @@ class Completion:
                         yield self._chunk(number * count + event.sample, event.text)
                     elif isinstance(event, TextEnd):
                         end = event
-            for choice in await to_thread.run_sync(self._choices, number, end):
-                yield {**self._head, "choices": [{**choice, "text": ""}]}
+            for choice in await self._chosen(number, end):
+                yield self._with_choice({**choice, "text": ""})
         self._check_whole()
         if self._request.stream_options and self._request.stream_options.include_usage:
             yield {**self._head, "choices": [], "usage": self.usage()}
@@ -102,6 +108,29 @@ class Completion:
         read = sum(len(prompt) - 1 for prompt in self._prompts)
         new = self._new_tokens
         return {"prompt_tokens": read, "completion_tokens": new, "total_tokens": read + new}
+
+    def _check_logprobs(self) -> None:
+        """Raises `ApiError` where they cannot be had, or are more than a server can hold and send."""
+        request = self._request
+        if request.logprobs is None:
+            return
+        if request.searches and self._settings.adapt:
+            allowed = "none with best_of and adapt, for the model that wrote the texts is gone at their end"
+            raise ApiError(400, f"logprobs: {request.logprobs} was given; allowed: {allowed}", param="logprobs")
+        read = sum(len(prompt) for prompt in self._prompts) if request.echo else 0
+        new = len(self._prompts) * (self._settings.max_new_tokens if request.max_tokens else 0)
+        numbers = request.n * (read + new) * (1 + request.logprobs)
+        if numbers > MOST_LOGPROBS_AT_ONCE:
+            told = f"{numbers:,} log-probabilities in all; allowed: at most {MOST_LOGPROBS_AT_ONCE:,}"
+            raise ApiError(400, f"logprobs: {told}", param="logprobs")
+
+    def _check_running(self) -> None:
+        """Raises `ApiError` where time is over or nobody waits any more."""
+        if self._closed:
+            raise ApiError(503, "The request was given up.", kind="server_error")
+        if time.monotonic() > self._deadline:
+            self._cut = "deadline"
+            self._check_whole()
 
     def _check_whole(self) -> None:
         if self._cut == "deadline":
@@ -113,8 +142,12 @@ class Completion:
             raise ApiError(503, message, kind="server_error", code="shutting_down")
 
     def _chunk(self, index: int, text: str) -> Chunk:
-        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
-        return {**self._head, "choices": [choice]}
+        return self._with_choice({"index": index, "text": text, "logprobs": None, "finish_reason": None})
+
+    def _with_choice(self, choice: Chunk) -> Chunk:
+        options = self._request.stream_options
+        usage = {"usage": None} if options is not None and options.include_usage else {}
+        return {**self._head, "choices": [choice], **usage}
 
     async def _end(self, number: int) -> TextEnd | None:
         end: TextEnd | None = None
@@ -124,6 +157,10 @@ class Completion:
                     end = event
         return end
 
+    async def _chosen(self, number: int, end: TextEnd | None) -> list[Chunk]:
+        """The finished choices of one prompt, which may have to wait for the engine."""
+        return await to_thread.run_sync(self._choices, number, end, limiter=self._limiter)
+
     def _choices(self, number: int, end: TextEnd | None) -> list[Chunk]:
         """The finished choices of one prompt."""
         request, prompt = self._request, self._texts[number] if self._request.echo else ""
@@ -131,15 +168,16 @@ class Completion:
         if request.echo and request.logprobs is not None:
             scores = self._model.score_tokens(self._prompts[number], top_logprobs=request.logprobs)
         self._new_tokens += sum(text.num_tokens for text in end.hypotheses[: request.n]) if end else 0
+        read = Logprobs()
+        read.add_prompt(self._model, scores, begun=request.echo and self._begun(number))
         choices = []
         for index in range(request.n):
             text, reason, logprobs = "", self._reason(end, index), None
             if end is not None and index < len(end.hypotheses):
                 text = end.hypotheses[index].text
             if request.logprobs is not None:
-                found = Logprobs()
-                found.add_prompt(self._model, scores, begun=request.echo and self._begun(number))
-                found.add_new(self._tokens(number, end, index), len(prompt))
+                found = read.copy()
+                found.add_new(self._model, self._tokens(number, end, index), len(prompt))
                 logprobs = found.as_dict()
             choices.append(
                 {
@@ -155,7 +193,7 @@ class Completion:
         """Why a choice ended, in OpenAI's words: a text of no tokens has all that it may have. None: cut short."""
         if end is None:
             return "length"
-        reason = end.samples[index].reason if index < len(end.samples) else end.reason
+        reason = (end.hypotheses[index].reason if index < len(end.hypotheses) else None) or end.reason
         if reason not in _FINISHED:
             self._cut = reason
         return _FINISHED.get(reason)

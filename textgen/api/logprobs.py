@@ -21,6 +21,10 @@ class Logprobs:
     top_logprobs: list[dict[str, float] | None] = field(default_factory=list)
     text_offset: list[int] = field(default_factory=list)
 
+    def copy(self) -> Logprobs:
+        """One that other tokens can be added to."""
+        return Logprobs(*(list(column) for column in self.as_dict().values()))
+
     def add_prompt(self, model: LoadedModel, scores: Sequence[TokenScore], *, begun: bool) -> None:
         """The tokens of a prompt, one by one: clients count on as many as they sent.
 
@@ -32,15 +36,22 @@ class Logprobs:
         for score in scores:
             offset = len(read.decode("utf-8", "ignore"))
             read += model.tokenizer.piece_bytes(score.token_id)
-            name = _name(model, score.token_id)
-            top = {_name(model, other.token_id): other.logprob for other in score.alternatives}
-            self._add(name, score.logprob, {**top, name: score.logprob}, offset)
+            self._add_score(model, score, offset)
 
-    def add_new(self, tokens: Iterable[TextToken], after: int) -> None:
+    def add_new(self, model: LoadedModel, tokens: Iterable[TextToken], after: int) -> None:
         """The tokens of a new text that stands behind `after` characters."""
         for token in tokens:
+            for part in token.parts:
+                self._add_score(model, part, after + token.start)
+            if token.parts:
+                continue
             top = {other.text: other.logprob for other in token.alternatives}
             self._add(token.text, token.logprob, {**top, token.text: token.logprob}, after + token.start)
+
+    def _add_score(self, model: LoadedModel, score: TokenScore, offset: int) -> None:
+        name = _name(model, score.token_id)
+        top = {_name(model, other.token_id): other.logprob for other in score.alternatives}
+        self._add(name, score.logprob, {**top, name: score.logprob}, offset)
 
     def _add(self, token: str, logprob: float | None, top: dict[str, float] | None, offset: int) -> None:
         self.tokens.append(token)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from textgen.config import GenerationSettings, update_settings
 from textgen.errors import (
@@ -23,9 +23,13 @@ from textgen.errors import (
 )
 from textgen.limits import Limits
 
-TokenIds = list[int]
+TokenIds = list[StrictInt]
 Body = TypeVar("Body", bound=BaseModel)
 MOST_LOGPROBS = 50
+# Of all tokens and what might have stood in their places, those of the prompt included: some 25 MB of JSON.
+MOST_LOGPROBS_AT_ONCE = 1_000_000
+_LONGEST_MESSAGE = 1_000
+_PROMPTS = "Input should be a text, a list of texts, token ids or a list of lists of these"
 # What a completion request says under another name.
 _RENAMED = {"max_new_tokens", "num_samples", "num_beams", "num_return", "top_logprobs"}
 OUR_EXTRAS = tuple(name for name in GenerationSettings.model_fields if name not in _RENAMED)
@@ -44,6 +48,8 @@ class ApiError(Exception):
         code: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        if len(message) > _LONGEST_MESSAGE:  # it repeats what was given
+            message = f"{message[: _LONGEST_MESSAGE // 2]} … {message[-_LONGEST_MESSAGE // 2 :]}"
         super().__init__(message)
         self.status = status
         self.headers = headers
@@ -64,7 +70,7 @@ class CompletionRequest(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     model: str
-    prompt: str | TokenIds | list[str] | list[TokenIds] = ""
+    prompt: str | TokenIds | list[StrictStr] | list[TokenIds] = ""
     max_tokens: Annotated[int, Field(ge=0)] = 16
     n: Annotated[int, Field(ge=1)] = 1
     best_of: Annotated[int, Field(ge=1)] | None = None
@@ -114,7 +120,8 @@ def parse_body(kind: type[Body], body: object) -> Body:
     except ValidationError as error:
         first = error.errors()[0]
         param = str(first["loc"][0]) if first["loc"] else None
-        raise ApiError(400, f"{param or 'body'}: {first['msg']}", param=param) from None
+        problem = _PROMPTS if param == "prompt" and kind is CompletionRequest else first["msg"]
+        raise ApiError(400, f"{param or 'body'}: {problem}", param=param) from None
 
 
 def parse_request(body: object, limits: Limits) -> CompletionRequest:
@@ -130,7 +137,9 @@ def parse_request(body: object, limits: Limits) -> CompletionRequest:
 def _check(request: CompletionRequest, limits: Limits) -> None:
     rows = len(request.prompts) * max(request.n, request.best_of or 1)
     if rows > limits.max_rows:
-        raise ApiError(400, f"prompt: {rows} texts at once; allowed: at most {limits.max_rows}", param="prompt")
+        several = {"n": request.n, "best_of": request.best_of or 1, "prompt": len(request.prompts)}
+        param = max(several, key=lambda name: several[name])
+        raise ApiError(400, f"{param}: {rows} texts at once; allowed: at most {limits.max_rows}", param=param)
     if request.best_of is not None and request.best_of < request.n:
         raise ApiError(400, f"best_of: {request.best_of}; allowed: at least n ({request.n})", param="best_of")
     if request.searches and request.stream:
@@ -149,8 +158,9 @@ def as_api_error(error: ApiError | TextgenError) -> ApiError:
     if isinstance(error, NotFound):
         return ApiError(404, str(error), param="model", code="model_not_found")
     if isinstance(error, InvalidSetting):
+        named = str(error.params["field"])
         field = {"max_new_tokens": "max_tokens", "num_samples": "n", "num_beams": "best_of", "num_return": "n"}.get(
-            str(error.params["field"]), str(error.params["field"])
+            named, named.partition(".")[0]
         )
         return ApiError(400, str(error), param=field)
     if isinstance(error, Busy | LearningElsewhere):

@@ -19,7 +19,7 @@ from textgen.api.completions import Completion
 from textgen.api.metrics import Metrics
 from textgen.api.protocol import ApiError, as_api_error, parse_body, parse_request
 from textgen.api.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize, tokenizer_info
-from textgen.errors import NotFound, TextgenError
+from textgen.errors import InvalidSetting, NotFound, TextgenError
 from textgen.studio import LoadedModel, ModelInfo, Person, Studio
 from textgen.workshop import Workshop
 
@@ -39,8 +39,15 @@ def api_for(environment: Mapping[str, str], person: Person) -> Callable[[Studio,
 
 
 def api_keys(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys of TEXTGEN_API_KEYS, separated by commas or spaces; with none of them the routes are open."""
-    return tuple(environment.get("TEXTGEN_API_KEYS", "").replace(",", " ").split())
+    """The keys of TEXTGEN_API_KEYS, separated by commas or spaces; where that is not set the routes are open.
+
+    Raises `InvalidSetting` where it is and has none: that cannot be meant.
+    """
+    given = environment.get("TEXTGEN_API_KEYS", "")
+    keys = tuple(given.replace(",", " ").split())
+    if given and not keys:
+        raise InvalidSetting("TEXTGEN_API_KEYS", given, "keys, separated by commas or spaces")
+    return keys
 
 
 class Api:
@@ -99,7 +106,8 @@ class Api:
         if not self._keys:
             return
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        matches = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
+        # The bytes as they came: headers are read as Latin-1.
+        matches = [hmac.compare_digest(given.strip().encode("latin-1"), key) for key in self._keys]
         if scheme.lower() != "bearer" or not any(matches):
             raise ApiError(401, "A key is needed: Authorization: Bearer KEY.", code="invalid_api_key")
 
@@ -149,7 +157,7 @@ class Api:
                 return StreamingResponse(self._events(completion, lease.release), media_type="text/event-stream")
             with closing(completion):
                 answer = await _unless_gone(request, completion)
-            return _Json(answer)
+            return await to_thread.run_sync(_Json, answer)  # which may be large
         finally:
             if not begun:
                 lease.release()
@@ -161,7 +169,8 @@ class Api:
             try:
                 with closing(completion):
                     async for chunk in completion.chunks():
-                        yield _event(chunk)
+                        large = chunk["choices"] and chunk["choices"][0]["logprobs"]
+                        yield await to_thread.run_sync(_event, chunk) if large else _event(chunk)
                 became = outcome(200)
             except Exception as error:
                 told = _told(error, _COMPLETIONS)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from textgen.api.protocol import TokenIds
+from textgen.errors import InvalidSetting
 from textgen.studio import BOS_ID, EOS_ID, LoadedModel
 
 
@@ -35,7 +36,11 @@ def tokenize(model: LoadedModel, asked: TokenizeRequest) -> dict[str, Any]:
 
 def detokenize(model: LoadedModel, asked: DetokenizeRequest) -> dict[str, Any]:
     """The text of token ids; special tokens have none."""
-    return {"prompt": model.tokenizer.decode(model.prompt_ids(asked.tokens))}
+    try:
+        token_ids = model.prompt_ids(asked.tokens)
+    except InvalidSetting as error:
+        raise InvalidSetting("tokens", error.params["given"], str(error.params["allowed"])) from None
+    return {"prompt": model.tokenizer.decode(token_ids)}
 
 
 def tokenizer_info(model: LoadedModel) -> dict[str, Any]:

@@ -93,6 +93,14 @@ def checked_token(token: Token) -> Token:
     return token.strip()
 
 
+def reading_token(token: Token) -> Token:
+    """`checked_token`, also of the machine's login, which the client would send where none is given."""
+    from huggingface_hub import get_token
+
+    checked_token(get_token() if token in (None, True) else token)
+    return checked_token(token)
+
+
 def writing_token(token: Token) -> str:
     """The token itself, of the machine's login where none is given; `InvalidSetting` when there is none."""
     from huggingface_hub import get_token

@@ -24,11 +24,11 @@ from textgen.files import check_free, replace_folder, temporary_folder, write_at
 from textgen.hub.client import (
     Token,
     check_repo_id,
-    checked_token,
     explained,
     is_connection,
     is_repo_id,
     open_client,
+    reading_token,
     split_address,
     writing_token,
 )
@@ -123,7 +123,7 @@ def pull(
     check_repo_id(repo_id)
     if revision is not None and not (revision.isprintable() and 1 <= len(revision) <= 200):
         raise InvalidSetting("revision", revision, "a branch, a tag or a commit")
-    token = checked_token(token)
+    token = reading_token(token)
     api = open_client(token, endpoint)
     with explained(repo_id, api.endpoint, token, revision=revision):
         info = api.model_info(repo_id, revision=revision, files_metadata=True)

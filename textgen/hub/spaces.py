@@ -17,6 +17,7 @@ from textgen.progress import ProgressCallback, ignore_progress
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+_HARDWARE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 # What the Hub itself puts into a new repository.
 _MADE_BY_HUB = frozenset({".gitattributes", "README.md"})
@@ -46,8 +47,10 @@ class SpaceOptions:
 
 
 def check_space(repo_id: str, options: SpaceOptions) -> None:
-    """`InvalidSetting` for what cannot be the name of a Space, a bucket, a variable or a secret."""
+    """`InvalidSetting` for what cannot be the name of a Space, a bucket, a machine, a variable or a secret."""
     check_repo_id(repo_id)
+    if options.hardware is not None and not _HARDWARE.fullmatch(options.hardware):
+        raise InvalidSetting("hardware", options.hardware, "the Hub's name of a machine, like cpu-upgrade")
     if options.bucket is not None:
         check_repo_id(options.bucket, field="storage")
     for kind, names in (("variable", {**options.defaults, **options.variables}), ("secret", options.secrets)):
@@ -84,12 +87,12 @@ def put_space(
             raise InvalidSetting("repo_id", repo_id, "a new name: another Space of this one is there already")
         # Before the program: the Space is then started once, with all that it needs.
         _furnish(api, repo_id, options)
-        folders = tuple({name.partition("/")[0] + "/" for name in files if "/" in name})
-        stale = [name for name in there if name.startswith(folders) and name not in files]
-        upload_files(api, repo_id, files, stale, _MESSAGE, repo_type="space", progress=progress)
         if options.hardware is not None:
             hardware: Any = options.hardware  # the Hub knows names that its client does not
             api.request_space_hardware(repo_id, hardware)
+        folders = tuple({name.partition("/")[0] + "/" for name in files if "/" in name})
+        stale = [name for name in there if name.startswith(folders) and name not in files]
+        upload_files(api, repo_id, files, stale, _MESSAGE, repo_type="space", progress=progress)
     return f"{api.endpoint}/spaces/{repo_id}"
 
 

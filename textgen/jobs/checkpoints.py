@@ -39,6 +39,12 @@ def _checked_tokenizer(data: bytes, expected: int) -> Tokenizer:
     return tokenizer
 
 
+def check_checkpoint(path: Path, *, limits: Limits | None = None) -> None:
+    """Reads all of a checkpoint that somebody made elsewhere; raises `BadCheckpoint` or `BadTokenizer`."""
+    checkpoint, _ = open_checkpoint(path, limits=limits)
+    open_copy_index(checkpoint)
+
+
 def open_copy_index(checkpoint: Checkpoint) -> CopyIndexes | None:
     """The checkpoint's indexes of what it has learned from; None where it has none. Raises `BadCheckpoint`."""
     if not checkpoint.copy_index:

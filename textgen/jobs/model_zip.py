@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from textgen.errors import BadCheckpoint, DamagedFile, MissingFile, UnsafeMember
 from textgen.files import check_free, explain_write_errors, replace_folder
-from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
+from textgen.jobs.checkpoints import check_checkpoint, open_checkpoint
 from textgen.limits import Limits
 from textgen.model.checkpoint import CONFIG, TOKENIZER, save_checkpoint
 from textgen.model.transfer import wanted_files
@@ -85,8 +85,7 @@ def unpack_model(
         def fill(new: Path) -> None:
             _unpack(opened, {file: members[file] for file in sizes}, new, name, progress)
             progress(Progress("checking", 0))
-            checkpoint, _ = open_checkpoint(new, limits=limits)
-            open_copy_index(checkpoint)
+            check_checkpoint(new, limits=limits)
 
         replace_folder(out, fill)
 

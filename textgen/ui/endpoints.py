@@ -216,8 +216,9 @@ class Endpoints:
 
 def _settings(model: LoadedModel, given: Mapping[str, Any]) -> GenerationSettings:
     asked = update_settings(model.defaults, **given)
-    if asked.num_samples > 1:
-        raise InvalidSetting("num_samples", asked.num_samples, "1; ask once for each text")
+    for name in ("num_samples", "num_return"):
+        if getattr(asked, name) > 1:
+            raise InvalidSetting(name, getattr(asked, name), "1; ask once for each text")
     return asked
 
 
