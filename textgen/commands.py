@@ -361,7 +361,7 @@ def push(options: argparse.Namespace) -> int:
 
 def pull(options: argparse.Namespace) -> int:
     """`textgen pull`: a model from the Hugging Face Hub becomes a checkpoint folder."""
-    from textgen.hub import pull
+    from textgen.hub import pull, split_address
     from textgen.jobs.checkpoints import check_checkpoint
 
     _check_unused(options.out)
@@ -376,7 +376,8 @@ def pull(options: argparse.Namespace) -> int:
         progress=line.progress,
     )
     line.clear()
-    _write_line(f"{options.repo_id}, commit {commit[:12]}, is in {options.out}")
+    name, _ = split_address(options.repo_id)
+    _write_line(f"{name}, commit {commit[:12]}, is in {options.out}")
     return 0
 
 

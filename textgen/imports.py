@@ -1,10 +1,11 @@
-"""Importing what is large."""
+"""Importing what is large, or may be missing."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 
 @contextmanager
@@ -19,3 +20,13 @@ def quick_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@cache
+def can_compile() -> bool:
+    """Whether numba is there, and is not told to leave Python as it is (`NUMBA_DISABLE_JIT`)."""
+    try:
+        import numba
+    except ImportError:
+        return False
+    return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]

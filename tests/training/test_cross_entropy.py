@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -59,6 +63,25 @@ def test_a_logit_that_is_no_number_is_not_passed_over(spoilt: float) -> None:
     assert loss.isnan()
     assert gradient[1].isnan().all()
     assert gradient[0].isfinite().all()
+
+
+_UNCOMPILED = """
+import torch
+from textgen.training.cross_entropy import cross_entropy
+from textgen.model.regularization import weight_dropout
+
+logits = torch.zeros(2, 8, requires_grad=True)
+with torch.autocast("cpu", torch.bfloat16):
+    weight = weight_dropout(torch.ones(8, 8), 0.5, torch.Generator())
+    loss = cross_entropy((logits @ weight).bfloat16(), torch.tensor([1, 2]), 2)
+loss.backward()
+torch.testing.assert_close(loss.item(), 2.0794, rtol=1e-3, atol=0)
+"""
+
+
+def test_where_nothing_is_compiled_pytorch_does_it() -> None:
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    subprocess.run([sys.executable, "-c", _UNCOMPILED], env=environment, check=True, timeout=120)
 
 
 def test_all_may_be_ignored() -> None:

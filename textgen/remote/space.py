@@ -26,6 +26,7 @@ CARD = "README.md"
 MODELS = "checkpoints"
 
 _MARK = "textgen/__init__.py"
+_NOT_SERVED = "textgen/benchmarks/"
 # What ZeroGPU runs, by its documentation: of torch also 2.8.0, 2.9.1 and 2.10.0, of Python also 3.10.13.
 _ZERO_PYTHON = "3.12.12"
 _ZERO_TORCH = "torch==2.11.0"
@@ -96,7 +97,7 @@ def space_files(folder: Path, models: Sequence[Path] = (), *, zero_gpu: bool = F
     Raises `InvalidSetting` where the program lies neither in a checkout nor in a wheel, and for two models of one name
     or none at all; `BadCheckpoint`, `BadTokenizer`, `CannotWrite`.
     """
-    files = package_files()
+    files = {name: path for name, path in package_files().items() if not name.startswith(_NOT_SERVED)}
     for name in (APP, REQUIREMENTS, LICENSE):
         path = beside(name)
         if path is None:

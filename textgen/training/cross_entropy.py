@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from textgen.imports import can_compile
 from textgen.text.corpus import StreamBatches
 
 
@@ -17,7 +18,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, count: int) -> Tensor:
 
     `logits` is [rows, vocab], in any number format, `targets` [rows]; rows of `StreamBatches.IGNORE` add nothing.
     """
-    if logits.device.type == "cpu" and logits.dtype == torch.bfloat16:
+    if logits.device.type == "cpu" and logits.dtype == torch.bfloat16 and can_compile():
         loss: Tensor = _CrossEntropy.apply(logits, targets, 1.0 / count)  # type: ignore[no-untyped-call]
         return loss
     return F.cross_entropy(logits.float(), targets, ignore_index=StreamBatches.IGNORE, reduction="sum") / count

@@ -12,7 +12,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -272,10 +272,10 @@ def meeting_workers(act: Callable[[int], None]) -> Iterator[None]:
 def _children() -> set[int]:
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            command = Path(f"/proc/{pid}/cmdline")
-            if command.exists() and b"importing.worker" in command.read_bytes():
-                found.add(int(pid))
+        with suppress(OSError):  # a thread or a process may end meanwhile
+            for pid in (task / "children").read_text().split():
+                if b"importing.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.add(int(pid))
     return found
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from textgen.imports import can_compile
+
 _LEVELS = 1 << 16
 
 
@@ -41,6 +43,7 @@ def _is_rounded(weight: Tensor) -> bool:
         and weight.dtype == torch.float32
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and can_compile()
     )
 
 
