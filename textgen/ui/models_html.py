@@ -59,6 +59,13 @@ def _item(model: ShelfModel, chosen: bool, language: Language) -> str:
     return f'<li><button type="button" data-model="{name}" aria-pressed="{pressed}">{head}{body}</button></li>'
 
 
+# Marks the model that is shown: a list that was asked for before may come after it, and mark another one.
+MARK_JS = """(name) => { requestAnimationFrame(() => {
+  for (const button of document.querySelectorAll("#models-list [data-model]"))
+    button.setAttribute("aria-pressed", button.dataset.model === name);
+}); }"""
+
+
 def head_html(model: ShelfModel, language: Language) -> str:
     """Title, where it is from, and its figures."""
     shape = model.model

@@ -14,7 +14,7 @@ from textgen.ui.hub_push import HubPush
 from textgen.ui.i18n import Language, known_language, say, say_error, say_in_all
 from textgen.ui.model_download import ModelDownload
 from textgen.ui.model_sources import HubFetch, ZipImport
-from textgen.ui.models_html import CHOOSE_JS, card_html, head_html, list_html
+from textgen.ui.models_html import CHOOSE_JS, MARK_JS, card_html, head_html, list_html
 from textgen.ui.people import People
 from textgen.ui.render import error_html, failure_html, status_html
 from textgen.workshop import Person, Workshop
@@ -118,6 +118,8 @@ class ModelsTab:
         for brought in self._sources:
             # Not `show`: a list that another look has drawn since may hold the model, and marks another one.
             brought.change(self.look, [*held, brought], outputs, **quiet)
+        for changed in (self._list.change, self.shown.change):
+            changed(None, [self.shown], None, js=MARK_JS, **quiet)
         self.refresh_on(*self._changed)
         self.shown.change(lambda: [""] * len(self._told), None, self._told, **quiet)
         for download in self._downloads:
