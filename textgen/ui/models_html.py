@@ -60,10 +60,11 @@ def _item(model: ShelfModel, chosen: bool, language: Language) -> str:
 
 
 # Marks the model that is shown: a list that was asked for before may come after it, and mark another one.
-MARK_JS = """(name) => { requestAnimationFrame(() => {
+# The event comes before what it tells of is drawn.
+MARK_JS = """(name) => { setTimeout(() => {
   for (const button of document.querySelectorAll("#models-list [data-model]"))
     button.setAttribute("aria-pressed", button.dataset.model === name);
-}); }"""
+}, 50); }"""
 
 
 def head_html(model: ShelfModel, language: Language) -> str:
