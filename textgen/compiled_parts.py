@@ -71,35 +71,36 @@ def _in_parts(_context: Any, function: Any, threads: Any, arguments: Any) -> Any
 
     def generate(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
         compiled = function.dispatcher.get_compile_result(signature)
+        context.add_linking_libs([compiled.library])
         _, count, packed = given
-        held = builder.alloca(packed.type)
-        builder.store(packed, held)
+
+        def call(at: Any, number: Any, parts: Any, values: Any) -> None:
+            each = [
+                _borrowed(context, at, kind, at.extract_value(values, place))
+                for place, kind in enumerate(arguments.types)
+            ]
+            context.call_internal_no_propagate(at, compiled.fndesc, signature, [number, parts, *each])
+
         module = builder.module
         body = ir.Function(module, ir.FunctionType(ir.VoidType(), [_ADDRESS]), module.get_unique_name("part"))
         body.linkage = "internal"
+        start_type = ir.FunctionType(ir.VoidType(), [body.type, _ADDRESS, _NUMBER, _NUMBER])
+        kinds = (start_type, ir.FunctionType(_NUMBER, []), ir.FunctionType(_NUMBER, []))
         start, number_of, count_of = (
             module.globals.get(name) or ir.Function(module, kind, name)
-            for name, kind in zip(
-                _FUNCTIONS,
-                (
-                    ir.FunctionType(ir.VoidType(), [body.type, _ADDRESS, _NUMBER, _NUMBER]),
-                    ir.FunctionType(_NUMBER, []),
-                    ir.FunctionType(_NUMBER, []),
-                ),
-                strict=True,
-            )
+            for name, kind in zip(_FUNCTIONS, kinds, strict=True)
         )
         inner = ir.IRBuilder(body.append_basic_block())
-        values = inner.load(inner.bitcast(body.args[0], packed.type.as_pointer()))
         number, parts = (inner.sext(inner.call(one, []), _COUNT) for one in (number_of, count_of))
-        each = [
-            _borrowed(context, inner, kind, inner.extract_value(values, place))
-            for place, kind in enumerate(arguments.types)
-        ]
-        context.call_internal_no_propagate(inner, compiled.fndesc, signature, [number, parts, *each])
+        call(inner, number, parts, inner.load(inner.bitcast(body.args[0], packed.type.as_pointer())))
         inner.ret_void()
-        context.add_linking_libs([compiled.library])
-        builder.call(start, [body, builder.bitcast(held, _ADDRESS), builder.trunc(count, _NUMBER), _NUMBER(0)])
+        with builder.if_else(builder.icmp_signed("==", count, _COUNT(1))) as (alone, together):
+            with alone:
+                call(builder, _COUNT(0), _COUNT(1), packed)
+            with together:
+                held = builder.alloca(packed.type)
+                builder.store(packed, held)
+                builder.call(start, [body, builder.bitcast(held, _ADDRESS), builder.trunc(count, _NUMBER), _NUMBER(0)])
         return context.get_dummy_value()
 
     return types.void(function, threads, arguments), generate

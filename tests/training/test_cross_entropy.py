@@ -65,6 +65,17 @@ def test_a_logit_that_is_no_number_is_not_passed_over(spoilt: float) -> None:
     assert gradient[0].isfinite().all()
 
 
+def test_a_target_that_is_no_entry_writes_nowhere() -> None:
+    """Machine code looks up what it is told to."""
+    logits = torch.zeros(2, 8).bfloat16().requires_grad_()
+    loss = cross_entropy(logits, torch.tensor([1, 10**9]), 2)
+    loss.backward()
+    assert loss.isnan()
+    assert logits.grad is not None
+    assert logits.grad[1].isnan().all()
+    assert logits.grad[0].isfinite().all()
+
+
 _UNCOMPILED = """
 import torch
 from textgen.training.cross_entropy import cross_entropy

@@ -41,12 +41,13 @@ class Logprobs:
     def add_new(self, model: LoadedModel, tokens: Iterable[TextToken], after: int) -> None:
         """The tokens of a new text that stands behind `after` characters."""
         for token in tokens:
-            for part in token.parts:
-                self._add_score(model, part, after + token.start)
+            offset = after + token.start
             if token.parts:
-                continue
-            top = {other.text: other.logprob for other in token.alternatives}
-            self._add(token.text, token.logprob, {**top, token.text: token.logprob}, after + token.start)
+                for part in token.parts:
+                    self._add_score(model, part, offset)
+            else:
+                top = {other.text: other.logprob for other in token.alternatives}
+                self._add(token.text, token.logprob, {**top, token.text: token.logprob}, offset)
 
     def _add_score(self, model: LoadedModel, score: TokenScore, offset: int) -> None:
         name = _name(model, score.token_id)

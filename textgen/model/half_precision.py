@@ -39,11 +39,8 @@ def transposed(matrix: Tensor) -> Tensor:
 
 
 @compiled
-def _transpose(threads: int, matrix: Halves, turned: Halves) -> None:
-    if threads == 1:
-        _transpose_part(0, 1, matrix, turned)
-    else:
-        in_parts(_transpose_part, threads, (matrix, turned))
+def _transpose(threads: int, *matrices: Any) -> None:
+    in_parts(_transpose_part, threads, matrices)
 
 
 @intrinsic

@@ -107,27 +107,15 @@ def _forward(
 
 
 @compiled
-def step_forward(
-    threads: int,
-    step: int,
-    by_hidden: Halves,
-    by_inputs: Halves,
-    bias: _Floats,
-    gates: _Floats,
-    cells: _Floats,
-    squashed: _Floats,
-    outputs: Halves,
-) -> None:
+def step_forward(threads: int, *arguments: Any) -> None:
     """From what the gates of a step are given to its cell and output.
 
-    That is the sum of `by_hidden` [batch, 4 · hidden], the step's of `by_inputs` [time, batch, 4 · hidden] and `bias`
-    [4 · hidden], i, f, g and o side by side. `gates` [time, batch, 4 · hidden] and `squashed`, tanh of the cell,
-    [time, batch, hidden] are written at `step`, `cells` and `outputs` [time + 1, batch, hidden] at the next.
+    Arguments are those of `_forward`. The gates, i, f, g and o side by side, are given the sum of `by_hidden` [batch,
+    4 · hidden], the step's of `by_inputs` [time, batch, 4 · hidden] and `bias` [4 · hidden]. `gates` [time, batch,
+    4 · hidden] and `squashed`, tanh of the cell, [time, batch, hidden] are written at `step`, `cells` and `outputs`
+    [time + 1, batch, hidden] at the next.
     """
-    if threads == 1:
-        _forward(0, 1, step, by_hidden, by_inputs, bias, gates, cells, squashed, outputs)
-    else:
-        in_parts(_forward, threads, (step, by_hidden, by_inputs, bias, gates, cells, squashed, outputs))
+    in_parts(_forward, threads, arguments)
 
 
 @_rows
@@ -176,25 +164,12 @@ def _backward(
 
 
 @compiled
-def step_backward(
-    threads: int,
-    step: int,
-    by_hidden: Halves,
-    by_outputs: Halves,
-    gates: _Floats,
-    cells: _Floats,
-    squashed: _Floats,
-    by_cell: _Floats,
-    by_gates: Halves,
-    by_bias: _Floats,
-) -> None:
+def step_backward(threads: int, *arguments: Any) -> None:
     """From the gradient of a step's output and cell to those of its gates and of the cell before.
 
-    The gradient of the output is the sum of `by_hidden` [batch, hidden], by the steps after it, and `by_outputs`
-    [time, batch, hidden]. `by_cell` [batch, hidden] is replaced by the one of the cell before, `by_gates`
-    [time, batch, 4 · hidden] is written at `step`, and added to `by_bias` [threads, 4 · hidden], in parts.
+    Arguments are those of `_backward`. The gradient of the output is the sum of `by_hidden` [batch, hidden], by the
+    steps after it, and `by_outputs` [time, batch, hidden]. `by_cell` [batch, hidden] is replaced by the one of the cell
+    before, `by_gates` [time, batch, 4 · hidden] is written at `step`, and added to `by_bias` [threads, 4 · hidden], in
+    parts.
     """
-    if threads == 1:
-        _backward(0, 1, step, by_hidden, by_outputs, gates, cells, squashed, by_cell, by_gates, by_bias)
-    else:
-        in_parts(_backward, threads, (step, by_hidden, by_outputs, gates, cells, squashed, by_cell, by_gates, by_bias))
+    in_parts(_backward, threads, arguments)

@@ -67,36 +67,33 @@ def _lose(
 ) -> None:
     rows, size = logits.shape
     first, last = bounds_of_part(number, parts, rows, 1)
-    powers = np.empty(size, np.float32)
+    powers, factor = np.empty(size, np.float32), _float(share)
     for row in range(first, last):
         given, found, target = logits[row], by_logits[row], targets[row]
         if target < 0:
             losses[row] = _float(0.0)
             found[:] = 0
-        elif not _are_finite(given):
+        elif target >= size or not _are_finite(given):
             losses[row] = np.nan
             found[:] = _NAN
         else:
             highest = _highest(given)
             total = _powers(given, highest, powers)
             losses[row] = np.log(total) + highest - widened(given[target])
-            scale = share / total
+            scale = factor / total
             for j in range(size):
                 found[j] = narrowed(powers[j] * scale)
-            found[target] = narrowed((powers[target] / total - _ONE) * share)
+            found[target] = narrowed((powers[target] / total - _ONE) * factor)
 
 
 @compiled
-def lose(threads: int, logits: Halves, targets: _Numbers, share: float, losses: _Floats, by_logits: Halves) -> None:
+def lose(threads: int, *arguments: Any) -> None:
     """Writes each row's cross-entropy in nats to `losses` [rows], and the gradient of `share` times their sum.
 
-    `logits` and `by_logits` are [rows, vocab], `targets` [rows]; where one is below 0 there is no loss. That of a row
-    in which a logit is no finite number is nan.
+    Arguments are those of `_lose`: `logits` and `by_logits`, which is written, are [rows, vocab], `targets` [rows].
+    Where a target is below 0 there is no loss; where it is no entry, or a logit is no finite number, it is nan.
     """
-    if threads == 1:
-        _lose(0, 1, logits, targets, np.float32(share), losses, by_logits)
-    else:
-        in_parts(_lose, threads, (logits, targets, np.float32(share), losses, by_logits))
+    in_parts(_lose, threads, arguments)
 
 
 def threads_of_loss(logits: Halves) -> int:

@@ -51,15 +51,12 @@ def _drop(number: int, parts: int, weight: _Floats, seed: Any, dropped: int, sca
 
 
 @compiled
-def drop(threads: int, weight: _Floats, seed: int, dropped: int, scale: float, kept: Halves) -> None:
+def drop(threads: int, *arguments: Any) -> None:
     """Writes `weight`, `scale` times as large or dropped, to `kept`; both are flat.
 
     An entry is dropped where its 16 bits are below `dropped`.
     """
-    if threads == 1:
-        _drop(0, 1, weight, seed, dropped, scale, kept)
-    else:
-        in_parts(_drop, threads, (weight, seed, dropped, scale, kept))
+    in_parts(_drop, threads, arguments)
 
 
 @part
@@ -76,12 +73,9 @@ def _drop_gradient(
 
 
 @compiled
-def drop_gradient(threads: int, by_kept: Halves, seed: int, dropped: int, scale: float, by_weight: _Floats) -> None:
+def drop_gradient(threads: int, *arguments: Any) -> None:
     """Writes the gradient by the weight that `drop` was given."""
-    if threads == 1:
-        _drop_gradient(0, 1, by_kept, seed, dropped, scale, by_weight)
-    else:
-        in_parts(_drop_gradient, threads, (by_kept, seed, dropped, scale, by_weight))
+    in_parts(_drop_gradient, threads, arguments)
 
 
 def threads_of_drop(entries: int) -> int:
