@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +205,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 _CLAIMER = """
 import sys
+from contextlib import closing
 from pathlib import Path
 from textgen.jobs.store import QueueStore
 store = QueueStore(Path(sys.argv[1]), lease_seconds=60, max_attempts=1)
@@ -233,3 +236,62 @@ def test_eight_processes_never_claim_the_same_run(tmp_path: Path) -> None:
     claimed = [process.communicate(timeout=120)[0].split() for process in processes]
     assert sorted(name for names in claimed for name in names) == sorted(names)
     assert all(process.returncode == 0 for process in processes)
+
+
+_FORKER = """
+import multiprocessing, sys, threading
+from contextlib import closing
+from pathlib import Path
+from textgen.jobs.store import QueueStore
+
+def use(name, rounds):
+    store = QueueStore(Path(sys.argv[1]), lease_seconds=60, max_attempts=1)
+    for number in range(rounds):
+        run = f"{name}-{number}"
+        assert store.add(run, owner="", device="cpu", task={}, max_of_owner=100, max_of_all=100)
+        assert store.claim_run(run).run_id == run
+        assert store.remove(run).state == "starting"
+
+def use_on(name):
+    used = 0
+    while not ended.is_set():
+        use(f"{name}-{used}", 10)
+        used += 1
+    finished.append(name)
+
+ended, finished = threading.Event(), []
+threads = [threading.Thread(target=use_on, args=(name,)) for name in ("first", "second")]
+for thread in threads:
+    thread.start()
+for number in range(10):
+    fork = multiprocessing.get_context("fork").Process(target=use, args=(f"fork-{number}", 10))
+    fork.start()
+    fork.join(60)
+    print(fork.exitcode, flush=True)
+    fork.kill()
+ended.set()
+for thread in threads:
+    thread.join()
+print(*finished)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_of_a_process_whose_threads_use_the_queue_can_use_it_too(tmp_path: Path) -> None:
+    # As on ZeroGPU. Five of eight such forks waited for ever where they came between.
+    path = tmp_path / "queue.sqlite3"
+    command = [sys.executable, "-c", _FORKER, str(path)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+    *exit_codes, finished = ended.stdout.splitlines()
+    assert (exit_codes, sorted(finished.split()), ended.stderr) == (["0"] * 10, ["first", "second"], "")
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_what_ended_a_transaction_is_told(store: QueueStore) -> None:
+    # SQLite itself undoes all where the disk is full, say, and then nothing is left to undo.
+    with closing(sqlite3.connect(store.path)) as database:
+        database.execute("CREATE TRIGGER full BEFORE INSERT ON queue BEGIN SELECT RAISE(ROLLBACK, 'disk is full'); END")
+    with pytest.raises(CannotWrite, match="disk is full"):
+        add(store, "one")
+    assert store.entries() == []

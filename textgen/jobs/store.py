@@ -14,16 +14,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from textgen.errors import CannotWrite, InvalidSetting
 from textgen.files import explain_write_errors
+from textgen.jobs.fork_gate import ForkGate
 from textgen.jobs.process_identity import ProcessIdentity
 
 EntryState = Literal["waiting", "starting", "running"]
 
 _WAIT_FOR_LOCK_SECONDS = 30.0
+# A GPU is lent to forks of a server whose other threads look at the queue all the time.
+_DATABASE_OPEN = ForkGate()
 # One script for each version of the format; PRAGMA user_version counts those that a file has seen.
 _MIGRATIONS = (
     """
@@ -222,7 +226,7 @@ class QueueStore:
             if "locked" in str(error.__cause__):  # somebody is writing: it may be neither as before nor as after
                 raise
         as_it_is = f"{self.path.absolute().as_uri()}?immutable=1"
-        with self._explained(), closing(sqlite3.connect(as_it_is, uri=True)) as database:
+        with self._explained(), _DATABASE_OPEN.inside(), closing(sqlite3.connect(as_it_is, uri=True)) as database:
             return database.execute(query, values).fetchall()
 
     def _claim(self, database: sqlite3.Connection, run_id: str) -> QueueEntry | None:
@@ -260,7 +264,7 @@ class QueueStore:
             self._migrate()
 
     def _migrate(self) -> None:
-        with closing(self._connect()) as database:
+        with self._connected() as database:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("BEGIN IMMEDIATE")
             (version,) = database.execute("PRAGMA user_version").fetchone()
@@ -274,12 +278,15 @@ class QueueStore:
                 database.execute(f"PRAGMA user_version = {number}")
             database.execute("COMMIT")
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=_WAIT_FOR_LOCK_SECONDS, isolation_level=None)
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        connect = partial(sqlite3.connect, self.path, timeout=_WAIT_FOR_LOCK_SECONDS, isolation_level=None)
+        with _DATABASE_OPEN.inside(), closing(connect()) as database:
+            yield database
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        with self._explained(), closing(self._connect()) as database:
+        with self._explained(), self._connected() as database:
             if database.execute("PRAGMA user_version").fetchone() == (0,):
                 # Somebody has deleted the file under a server, and connecting has made an empty one.
                 self._open_or_replace()
@@ -299,7 +306,8 @@ class QueueStore:
             try:
                 yield database
             except BaseException:
-                database.execute("ROLLBACK")
+                if database.in_transaction:  # a full disk, say, has ended it already
+                    database.execute("ROLLBACK")
                 raise
             database.execute("COMMIT")
 
