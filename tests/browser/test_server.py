@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, expect
-from starlette.applications import Starlette
-from starlette.background import BackgroundTask
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from tests.browser.conftest import pages, served
+from tests.reverse_proxy import ReverseProxy
 from textgen.benchmarks.page import _generate_function
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -106,56 +99,12 @@ def test_control_c_ends_an_idle_server_at_once(tmp_path: Path) -> None:
         assert server.told().count("\n") == 1
 
 
-class Proxy:
-    """A reverse proxy that has a server under `/studio` and nothing else; `strayed` is what was asked for beside it."""
-
-    def __init__(self, upstream: str) -> None:
-        self._upstream = upstream
-        self.strayed: list[str] = []
-
-    @contextmanager
-    def running(self) -> Iterator[str]:
-        methods = ["GET", "HEAD", "POST"]
-        routes = [Route("/studio{path:path}", self._pass_on, methods=methods), Route("/{path:path}", self._refuse)]
-        config = uvicorn.Config(Starlette(routes=routes, lifespan=self._lifespan), port=0, log_level="critical")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        wait_until(lambda: server.started)
-        try:
-            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/studio"
-        finally:
-            server.should_exit = server.force_exit = True
-            thread.join()
-
-    @asynccontextmanager
-    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(base_url=self._upstream, timeout=_DEADLINE_SECONDS) as self._client:
-            yield
-
-    async def _pass_on(self, request: Request) -> Response:
-        headers = {**request.headers, "x-forwarded-proto": "http", "x-forwarded-for": "127.0.0.1"}
-        path = httpx.URL(request.path_params["path"] or "/").copy_with(query=request.url.query.encode())
-        asked = self._client.build_request(request.method, path, headers=headers, content=await request.body())
-        answer = await self._client.send(asked, stream=True)
-        kept = [item for item in answer.headers.multi_items() if item[0] not in ("transfer-encoding", "connection")]
-        response = StreamingResponse(answer.aiter_raw(), answer.status_code, background=BackgroundTask(answer.aclose))
-        response.raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept]
-        return response
-
-    async def _refuse(self, request: Request) -> Response:
-        if request.url.path == "/favicon.ico":  # the browser asks the host itself for one, wherever a page lies
-            return Response(status_code=204)
-        self.strayed.append(request.url.path)
-        return PlainTextResponse("", 404)
-
-
 def test_behind_a_proxy_under_a_path_everything_works_and_nothing_leaves_the_path(
     browser: Browser, small_text: Path, tmp_path: Path
 ) -> None:
     options = ("--root-path", "/studio")
     with served(SHIPPED, tmp_path, *options, TEXTGEN_SHARED="1") as server:
-        proxy = Proxy(server.address)
+        proxy = ReverseProxy(server.address, "/studio")
         with proxy.running() as address, pages(browser) as open_:
             page = open_(address, address="/")
             page.locator("#document textarea").fill("Mira ")

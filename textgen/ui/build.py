@@ -45,6 +45,8 @@ def build_page(
     i18n, people = i18n or build_i18n(), people or NOBODY_ELSE
     page: gr.Blocks
     with gr.Blocks(title="Textgen Studio", delete_cache=_DELETE_CACHE_SECONDS, analytics_enabled=False) as page:
+        # On a Space the browser would ask huggingface.co for a heading, and Google for its fonts.
+        page.space_id = None
         # First, for what the page's own handlers are called is private, but taken.
         Endpoints(studio, people).publish()
         shelf = Shelf(studio, workshop)

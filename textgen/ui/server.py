@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import gradio as gr
+import gradio.queueing
+import gradio.utils
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
@@ -129,6 +132,7 @@ def serve_forever(
     Raises `InvalidSetting` for an address that cannot be listened on, and for a root that is none.
     """
     check_root_path(root_path)
+    _spare_event_loops()
     cache, lent = cache_folder(os.environ), lends_gpu(os.environ)
     studio: Studio
     if lent:
@@ -159,6 +163,16 @@ def serve_forever(
         asked.wait()
         end_gracefully(page, studio.close)
     leave()
+
+
+def _spare_event_loops() -> None:
+    """Gradio makes an event loop for each lock of a page, which no lock needs since Python 3.10, and never closes it.
+
+    On a Space the log then has tracebacks of their end.
+    """
+    for module in (gradio.queueing, gradio.utils):
+        vars(module)["safe_get_lock"] = asyncio.Lock
+    vars(gradio.utils)["safe_get_stop_event"] = asyncio.Event
 
 
 def _workshop(runs: Path, studio: Studio, *, lent: bool) -> Workshop:
