@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import textgen
-from textgen import commands
+from textgen.commands import deploy, evaluation, models, runs, serving, texts, training, writing
+from textgen.commands.deploy import add_deploy_options
+from textgen.commands.hf_jobs import add_job_options
 from textgen.config import (
     CELLS,
     AdaptationSettings,
@@ -33,9 +35,7 @@ from textgen.errors import (
     UnreadableText,
     error_as_dict,
 )
-from textgen.job_commands import add_job_options
 from textgen.options import add_settings
-from textgen.space_commands import add_deploy_options
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _BACKENDS = ("auto", "onnx", "torch")
@@ -137,7 +137,7 @@ def _add_train(verbs: Any) -> None:
     add_settings(parser, "text", TextSettings)
     add_settings(parser, "model", ModelSettings, leave_out=("vocab_size",), choices={"cell": CELLS})
     add_settings(parser, "training", TrainingSettings)
-    parser.set_defaults(run=commands.train)
+    parser.set_defaults(run=training.train)
 
 
 def _add_generate(verbs: Any) -> None:
@@ -149,7 +149,7 @@ def _add_generate(verbs: Any) -> None:
     _add_device(parser)
     _add_backend(parser)
     add_settings(parser, "generation", GenerationSettings)
-    parser.set_defaults(run=commands.generate)
+    parser.set_defaults(run=writing.generate)
 
 
 def _add_score(verbs: Any) -> None:
@@ -161,7 +161,7 @@ def _add_score(verbs: Any) -> None:
     _add_backend(parser)
     others = [name for name in GenerationSettings.model_fields if name != "top_logprobs"]
     add_settings(parser, "generation", GenerationSettings, leave_out=others)
-    parser.set_defaults(run=commands.score)
+    parser.set_defaults(run=writing.score)
 
 
 def _add_evaluate(verbs: Any) -> None:
@@ -180,7 +180,7 @@ def _add_evaluate(verbs: Any) -> None:
     add_settings(parser, "text", TextSettings, leave_out=("heldout", "tokenizer", "vocab_size", "base_vocabulary"))
     # The text is read once, in order: a second pass would score what was learned from.
     add_settings(parser, "adaptation", AdaptationSettings, leave_out=("passes",))
-    parser.set_defaults(run=commands.evaluate)
+    parser.set_defaults(run=evaluation.evaluate)
 
 
 def _add_export(verbs: Any) -> None:
@@ -200,7 +200,7 @@ def _add_export(verbs: Any) -> None:
         metavar="X",
         help="spread weights over files of at most so many megabytes (10 pushes without large-file support)",
     )
-    parser.set_defaults(run=commands.export)
+    parser.set_defaults(run=models.export)
 
 
 def _add_push(verbs: Any) -> None:
@@ -208,7 +208,7 @@ def _add_push(verbs: Any) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint or a run")
     _add_repository(parser)
     parser.add_argument("--private", action="store_true", help="for nobody else's eyes")
-    parser.set_defaults(run=commands.push)
+    parser.set_defaults(run=models.push)
 
 
 def _add_pull(verbs: Any) -> None:
@@ -216,7 +216,7 @@ def _add_pull(verbs: Any) -> None:
     _add_repository(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the checkpoint")
     parser.add_argument("--revision", metavar="NAME", help="a branch, a tag or a commit; default: the newest")
-    parser.set_defaults(run=commands.pull)
+    parser.set_defaults(run=models.pull)
 
 
 def _add_models(verbs: Any) -> None:
@@ -224,21 +224,21 @@ def _add_models(verbs: Any) -> None:
     parser.add_argument("--models", type=Path, action="append", metavar="DIR", help="folder of checkpoints or runs")
     parser.add_argument("--runs", type=Path, metavar="DIR", help=_RUNS_HELP)
     parser.add_argument("--json", action="store_true", help="print the list as one JSON line")
-    parser.set_defaults(run=commands.models)
+    parser.set_defaults(run=models.models)
 
 
 def _add_import_model(verbs: Any) -> None:
     parser = verbs.add_parser("import-model", help="turn a zip of a model, such as the page gives, into a checkpoint")
     parser.add_argument("archive", type=Path, metavar="ZIP", help="the zip file")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the checkpoint")
-    parser.set_defaults(run=commands.import_model)
+    parser.set_defaults(run=models.import_model)
 
 
 def _add_deploy(verbs: Any) -> None:
     parser = verbs.add_parser("deploy", help="open the app to others, as a Space on the Hugging Face Hub")
     _add_repository(parser, what="the Space")
     add_deploy_options(parser)
-    parser.set_defaults(run=commands.deploy)
+    parser.set_defaults(run=deploy.deploy)
 
 
 def _add_index(verbs: Any) -> None:
@@ -250,7 +250,7 @@ def _add_index(verbs: Any) -> None:
     )
     _add_drawing_seed(parser)
     add_settings(parser, "text", TextSettings, leave_out=("heldout", "tokenizer", "vocab_size"))
-    parser.set_defaults(run=commands.index)
+    parser.set_defaults(run=evaluation.index)
 
 
 def _add_drawing_seed(parser: argparse.ArgumentParser) -> None:
@@ -265,12 +265,12 @@ def _add_tokenizer(verbs: Any) -> None:
     training.add_argument("files", nargs="+", metavar="FILE", help="text files")
     training.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the model goes (.model)")
     add_settings(training, "text", TextSettings, leave_out=("heldout", "heldout_by", "split", "base_vocabulary"))
-    training.set_defaults(run=commands.tokenizer_train)
+    training.set_defaults(run=texts.tokenizer_train)
     info = actions.add_parser("info", help="show a vocabulary and how it cuts a text")
     info.add_argument("path", type=Path, metavar="PATH", help="a .model file, a checkpoint or a run")
     info.add_argument("--text", metavar="TEXT", help="text to cut into pieces")
     info.add_argument("--json", action="store_true", help="print one JSON line")
-    info.set_defaults(run=commands.tokenizer_info)
+    info.set_defaults(run=texts.tokenizer_info)
 
 
 def _add_import(verbs: Any) -> None:
@@ -281,18 +281,18 @@ def _add_import(verbs: Any) -> None:
     parser.add_argument("--encoding", metavar="NAME", help="encoding of the files; default: found out for each")
     parser.add_argument("--column", metavar="NAME", help="column of tables that holds the text; default: found out")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON line")
-    parser.set_defaults(run=commands.import_files)
+    parser.set_defaults(run=texts.import_files)
 
 
 def _add_runs(verbs: Any) -> None:
     parser = verbs.add_parser("runs", help="see and steer the runs that train on their own, as the page does")
-    parser.add_argument("action", nargs="?", choices=commands.RUN_ACTIONS, default="list", help="what to do")
+    parser.add_argument("action", nargs="?", choices=runs.RUN_ACTIONS, default="list", help="what to do")
     parser.add_argument("run_id", nargs="?", metavar="ID", help="which run; the list names them")
     parser.add_argument("--runs", type=Path, metavar="DIR", help=_RUNS_HELP)
     parser.add_argument("--minutes", type=float, metavar="N", help="with resume: train so many minutes more")
     parser.add_argument("--json", action="store_true", help="print the list as one JSON line")
     _add_device(parser)
-    parser.set_defaults(run=commands.runs)
+    parser.set_defaults(run=runs.runs)
 
 
 def _add_serve(verbs: Any) -> None:
@@ -310,7 +310,7 @@ def _add_serve(verbs: Any) -> None:
     )
     _add_device(parser)
     _add_backend(parser)
-    parser.set_defaults(run=commands.serve)
+    parser.set_defaults(run=serving.serve)
 
 
 def _add_bench(verbs: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from textgen.commands.common import write_line
 from textgen.config import RunSettings
 from textgen.errors import HubForbidden, HubRefused, HubUnreachable, InvalidSetting
 from textgen.terminal import StatusLine, human_duration, printable
@@ -83,8 +84,7 @@ def train_elsewhere(options: argparse.Namespace, settings: RunSettings, token: s
         line.print(goes_on)
         line.print(f"The model will be at {job.model_url}.")
     if options.json:
-        sys.stdout.write(json.dumps(_facts(job)) + "\n")
-        sys.stdout.flush()
+        write_line(json.dumps(_facts(job)))
     return status
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from textgen.commands.common import given_token, write_line
 from textgen.errors import InvalidSetting
 from textgen.files import temporary_folder
 from textgen.limits import limits_from
@@ -52,22 +53,21 @@ def add_deploy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only list what would be uploaded and set")
 
 
-def deploy_space(options: argparse.Namespace, token: str | None) -> int:
-    """Makes the Space, or only tells what it would be."""
+def deploy(options: argparse.Namespace) -> int:
+    """`textgen deploy`: makes the Space, or only tells what it would be."""
     from textgen.hub.spaces import check_space
-    from textgen.remote.space import deploy, space_files
+    from textgen.remote import space
 
     asked = _asked(options)
     if options.dry_run:
         check_space(options.repo_id, asked)
         with temporary_folder() as folder:
-            _tell(space_files(folder, options.models, zero_gpu=asked.zero_gpu), asked)
+            _tell(space.space_files(folder, options.models, zero_gpu=asked.zero_gpu), asked)
         return 0
     line = StatusLine(sys.stderr)
-    address = deploy(options.repo_id, options.models, asked, token=token, progress=line.progress)
+    address = space.deploy(options.repo_id, options.models, asked, token=given_token(options), progress=line.progress)
     line.clear()
-    sys.stdout.write(f"The Space is at {address}; the Hub builds it, which takes some minutes.\n")
-    sys.stdout.flush()
+    write_line(f"The Space is at {address}; the Hub builds it, which takes some minutes.")
     return 0
 
 
@@ -122,4 +122,4 @@ def _tell(files: dict[str, Path], asked: SpaceOptions) -> None:
     lines += [f"storage {asked.bucket}"] if asked.bucket else []
     lines += [f"hardware {asked.hardware}"] if asked.hardware else []
     lines += ["private"] if asked.private else []
-    sys.stdout.write("\n".join(lines) + "\n")
+    write_line("\n".join(lines))
