@@ -20,19 +20,20 @@ from numba.extending import intrinsic
 from textgen.compiled import part
 
 _FUNCTIONS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+_BARRIER = "GOMP_barrier"
 _NUMBER, _ADDRESS, _COUNT = ir.IntType(32), ir.IntType(8).as_pointer(), ir.IntType(64)
 
 
 def _find_threads() -> bool:
-    """Lets compiled code call `_FUNCTIONS` of the library that PyTorch has loaded; says whether it can."""
+    """Lets compiled code call functions of the library that PyTorch has loaded; says whether it can."""
     folder = Path(torch.__file__).parent
     for path in [*folder.glob("lib/libgomp*"), *folder.parent.glob("torch.libs/libgomp*")]:
         with suppress(OSError, AttributeError):
             library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-            for name in _FUNCTIONS:
+            for name in (*_FUNCTIONS, _BARRIER):
                 binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
             return True
-    for name in _FUNCTIONS:  # compiled code names them, though it will not call them
+    for name in (*_FUNCTIONS, _BARRIER):  # compiled code names them, though it will not call them
         binding.add_symbol(name, ctypes.cast(ctypes.pythonapi.Py_GetVersion, ctypes.c_void_p).value)
     return False
 
@@ -109,3 +110,19 @@ def _in_parts(_context: Any, function: Any, threads: Any, arguments: Any) -> Any
 # For compiled code, `in_parts(function, threads, (a, b))`: each of the threads calls function(number, parts, a, b), a
 # compiled function that raises nothing. The parts may be fewer than the threads.
 in_parts: Any = _in_parts
+
+
+@intrinsic
+def _wait_for_others(_context: Any, parts: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        module = builder.module
+        wait = module.globals.get(_BARRIER) or ir.Function(module, ir.FunctionType(ir.VoidType(), []), _BARRIER)
+        with builder.if_then(builder.icmp_signed(">", given[0], _COUNT(1))):
+            builder.call(wait, [])
+        return context.get_dummy_value()
+
+    return types.void(parts), generate
+
+
+# For a function that `in_parts` calls, `wait_for_others(parts)`: goes on once all parts have come so far.
+wait_for_others: Any = _wait_for_others

@@ -9,15 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textgen.compiled import compiled
-from textgen.model import lstm_steps
+from textgen.model import compiled_window, dot_products, lstm_steps
 from textgen.model.cells import LSTM
+from textgen.model.dot_products import can_multiply
 from textgen.model.half_precision import halves_of, narrowed, transposed, widened
 from textgen.model.lstm_steps import step_forward
-from textgen.model.lstm_window import lstm_window
+from textgen.model.lstm_window import is_at_once, lstm_window
 
 
-@pytest.mark.parametrize(("batch", "time", "width", "size"), [(1, 1, 1, 1), (3, 9, 6, 16), (2, 40, 33, 70)])
-def test_machine_code_and_operations_agree(batch: int, time: int, width: int, size: int) -> None:
+@pytest.fixture(params=[False, True], ids=["step by step", "a window at once"])
+def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a window's products are within the machine code, where this processor can."""
+    if request.param and not can_multiply():
+        pytest.skip("this processor has no dot products of bf16, or something better")
+    monkeypatch.setattr(compiled_window, "can_multiply", lambda: request.param)
+    return bool(request.param)
+
+
+@pytest.mark.parametrize(
+    ("batch", "time", "width", "size"),
+    [(1, 1, 1, 1), (3, 9, 6, 16), (2, 40, 33, 70), (8, 9, 6, 32), (16, 2, 5, 96), (33, 5, 20, 64), (9, 1, 3, 32)],
+)
+def test_machine_code_and_operations_agree(batch: int, time: int, width: int, size: int, at_once: bool) -> None:
+    assert is_at_once(batch, size) == (at_once and size % 32 == 0 and batch > 3)
     layer = LSTM(width, size)
     layer.reset_parameters(torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
@@ -37,19 +51,20 @@ def test_machine_code_and_operations_agree(batch: int, time: int, width: int, si
 
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("rows", [5, 16])
-def test_threads_share_the_rows_of_a_step(monkeypatch: pytest.MonkeyPatch, threads: int, rows: int) -> None:
-    """All is the same but the gradient of the bias, which is added up in another order."""
-    layer = LSTM(20, 40)
+def test_threads_share_a_step(monkeypatch: pytest.MonkeyPatch, threads: int, rows: int, at_once: bool) -> None:
+    """All is the same but, where they share its rows, the gradient of the bias, added up in another order."""
+    layer = LSTM(20, 96)
     layer.reset_parameters(torch.Generator().manual_seed(0))
-    inputs, h, c = torch.randn(rows, 7, 20, requires_grad=True), torch.randn(rows, 40), torch.randn(rows, 40)
+    inputs, h, c = torch.randn(rows, 7, 20, requires_grad=True), torch.randn(rows, 96), torch.randn(rows, 96)
     results = []
     for count in (1, threads):
-        monkeypatch.setattr(lstm_steps, "threads_for", lambda _entries, *, each, count=count: count if each else 0)
+        for module in (lstm_steps, dot_products):
+            monkeypatch.setattr(module, "threads_for", lambda _entries, *, each, count=count: count if each else 0)
         outputs, *last = lstm_window(inputs, h, c, layer.gate_weights(), torch.bfloat16)
         loss = outputs.float().square().sum() + sum(part.square().sum() for part in last)
         results.append([outputs, *last, *torch.autograd.grad(loss, [inputs, *layer.parameters()])])
     for one, several in zip(*results, strict=True):
-        if one.dim() == 1:
+        if one.dim() == 1 and not (at_once):
             torch.testing.assert_close(several, one, rtol=1e-5, atol=1e-5)
         else:
             assert torch.equal(several, one)

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from textgen.model.lstm_window import lstm_window
+from textgen.model.lstm_window import is_at_once, lstm_window
 
 CellState = tuple[Tensor, ...]
 
-# Hidden units from which a bf16 `lstm_window` is faster than oneDNN's LSTM, whose gradient is wrong from 1,024 on.
-_FUSED_BF16_BELOW = 384
+# Hidden units from which a bf16 `lstm_window` is faster than oneDNN's LSTM, whose gradient is wrong from 1,024 on; and
+# those from which it is where a window is computed at once.
+_FUSED_BF16_BELOW, _FUSED_BF16_BELOW_AT_ONCE = 384, 256
 
 
 class GateWeights(NamedTuple):
@@ -152,10 +153,11 @@ class LSTM(_FusedLayer):
         """Whether the fused layer would be slower, or its gradient wrong, see `lstm_window`."""
         return (
             inputs.device.type == "cpu"
-            and self.hidden_size >= _FUSED_BF16_BELOW
             and torch.is_grad_enabled()
             and torch.is_autocast_enabled("cpu")
             and torch.get_autocast_dtype("cpu") == torch.bfloat16
+            and self.hidden_size >= _FUSED_BF16_BELOW_AT_ONCE
+            and (self.hidden_size >= _FUSED_BF16_BELOW or is_at_once(len(inputs), self.hidden_size))
         )
 
     def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:

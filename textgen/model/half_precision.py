@@ -21,6 +21,8 @@ Halves = NDArray[np.uint16]
 _BITS = ir.IntType(32)
 # Rows and columns of a matrix that are turned at once.
 _TILE = 16
+# Numbers that are read and written at once, whole lines of the cache.
+LINE = 32
 # Entries that take a thread many times as long as it takes to wake it.
 _EACH = 1 << 15
 
@@ -44,13 +46,13 @@ def _transpose(threads: int, *matrices: Any) -> None:
 
 
 @intrinsic
-def _transpose_tile(_context: Any, matrix: Any, _top: Any, _left: Any, turned: Any) -> Any:
+def _transpose_tile(_context: Any, matrix: Any, _top: Any, _left: Any, turned: Any, _row: Any, _column: Any) -> Any:
     """Within registers: read entry by entry, rows a power of two apart would share a few places of the cache.
 
     First the halves of a tile that lie off its diagonal change places, then those of each quarter, and so on
     (Eklundh 1972, https://doi.org/10.1109/T-C.1972.223584).
     """
-    row_of_tile, place = ir.VectorType(ir.IntType(16), _TILE), ir.IntType(64)
+    row_of_tile, place = ir.VectorType(ir.IntType(matrix.dtype.bitwidth), _TILE), ir.IntType(64)
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         def address(argument: int, row: Any, column: Any) -> Any:
@@ -60,8 +62,8 @@ def _transpose_tile(_context: Any, matrix: Any, _top: Any, _left: Any, turned: A
             start = builder.bitcast(array.data, ir.IntType(8).as_pointer())
             return builder.bitcast(builder.gep(start, [offset]), row_of_tile.as_pointer())
 
-        _, row, column, _ = given
-        lines = [builder.load(address(0, builder.add(row, place(k)), column), align=2) for k in range(_TILE)]
+        _, top, left, _, row, column = given
+        lines = [builder.load(address(0, builder.add(top, place(k)), left), align=2) for k in range(_TILE)]
         half = _TILE // 2
         while half:
             upper = [k + _TILE - half if k & half else k for k in range(_TILE)]
@@ -74,13 +76,15 @@ def _transpose_tile(_context: Any, matrix: Any, _top: Any, _left: Any, turned: A
                     lines[k + half] = builder.shuffle_vector(*pair, moved)
             half //= 2
         for k, line in enumerate(lines):
-            builder.store(line, address(3, builder.add(column, place(k)), row), align=2)
+            builder.store(line, address(3, builder.add(row, place(k)), column), align=2)
         return context.get_dummy_value()
 
-    return types.void(matrix, types.intp, types.intp, turned), generate
+    return types.void(matrix, types.intp, types.intp, turned, types.intp, types.intp), generate
 
 
-_tile_transposed: Any = _transpose_tile
+# For compiled code, `tile_transposed(matrix, top, left, turned, row, column)`: 16 x 16 numbers of `matrix`, of 16 or 32
+# bits each, are written to `turned` at that row and column.
+tile_transposed: Any = _transpose_tile
 
 
 @part
@@ -90,7 +94,7 @@ def _transpose_part(number: int, parts: int, matrix: Halves, turned: Halves) -> 
     whole_rows, whole_columns = rows - rows % _TILE, last - (last - first) % _TILE
     for left in range(first, whole_columns, _TILE):
         for top in range(0, whole_rows, _TILE):
-            _tile_transposed(matrix, top, left, turned)
+            tile_transposed(matrix, top, left, turned, left, top)
     for column in range(first, last):
         for row in range(whole_rows if column < whole_columns else 0, rows):
             turned[column, row] = matrix[row, column]
@@ -98,6 +102,9 @@ def _transpose_part(number: int, parts: int, matrix: Halves, turned: Halves) -> 
 
 @intrinsic
 def _widened(_context: Any, half: Any) -> Any:
+    if half == types.float32:
+        return types.float32(half), lambda _context, _builder, _signature, arguments: arguments[0]
+
     def generate(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(builder.shl(builder.zext(arguments[0], _BITS), _BITS(16)), ir.FloatType())
 
@@ -115,6 +122,46 @@ def _narrowed(_context: Any, number: Any) -> Any:
     return types.uint16(number), generate
 
 
-# For compiled code: 16 bits as a float32, and a float32 rounded to the nearest 16 bits, of two as near to the even one.
+# For compiled code: 16 bits as a float32 (which may be given as well), and a float32 rounded to the nearest 16 bits, of
+# two as near to the even one.
 widened: Any = _widened
 narrowed: Any = _narrowed
+
+
+@intrinsic
+def _line_sum(_context: Any, found: Any, _at: Any, parts: Any) -> Any:
+    halves, words = ir.VectorType(ir.IntType(16), LINE), ir.VectorType(_BITS, LINE)
+    floats = ir.VectorType(ir.FloatType(), LINE)
+
+    def all_of(bits: int) -> Any:
+        return ir.Constant(words, [bits] * LINE)
+
+    def generate(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        def line(kind: Any, value: Any, place: Any) -> Any:
+            start = builder.gep(context.make_array(kind)(context, builder, value).data, [place])
+            return builder.bitcast(start, (halves if kind.dtype == types.uint16 else floats).as_pointer())
+
+        target, at, packed = given
+        total = None
+        for number in range(0, len(parts.types), 2):
+            kind = parts.types[number]
+            value, place = (builder.extract_value(packed, number + k) for k in range(2))
+            loaded = builder.load(line(kind, value, place), align=kind.dtype.bitwidth // 8)
+            if kind.dtype == types.uint16:
+                loaded = builder.bitcast(builder.shl(builder.zext(loaded, words), all_of(16)), floats)
+            total = loaded if total is None else builder.fadd(total, loaded)
+        if found.dtype == types.uint16:
+            bits = builder.bitcast(total, words)
+            odd = builder.and_(builder.lshr(bits, all_of(16)), all_of(1))
+            rounded = builder.add(bits, builder.add(odd, all_of(0x7FFF)))
+            total = builder.trunc(builder.lshr(rounded, all_of(16)), halves)
+        builder.store(total, line(found, target, at), align=found.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(found, types.intp, parts), generate
+
+
+# For compiled code, `line_sum(found, at, (a, i, b, j))`: the sum of LINE numbers of `a` from its entry `i` on and of
+# those of `b` from `j` on is written to `found` from `at` on. Arrays are float32 or bf16, of any number of axes in C
+# order; entries are counted through all of them, and all are there.
+line_sum: Any = _line_sum

@@ -1,5 +1,6 @@
 """What an LSTM does at a step beside its products, in bf16, as machine code: one pass over what stays in the cache.
 
+Where this processor has dot products of bf16 numbers, a whole window is one call, its products by a step's rows too.
 Gates are computed, and sums over time kept, in float32. The slow reference is `lstm_window` when it works plainly.
 """
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from textgen.compiled import compiled, part
-from textgen.compiled_parts import bounds_of_part, in_parts, threads_for
-from textgen.model.half_precision import Halves, narrowed, widened
+from textgen.compiled_parts import bounds_of_part, in_parts, threads_for, wait_for_others
+from textgen.model.dot_products import COLUMNS, ROWS, Words, multiply, pack_rows
+from textgen.model.half_precision import LINE, Halves, line_sum, narrowed, widened
 
 _Floats = NDArray[np.float32]
 
@@ -67,6 +69,11 @@ def threads_of_step(squashed: Tensor) -> int:
     """How many threads share a step of a window of [time, batch, hidden]."""
     _, rows, size = squashed.shape
     return min(rows, threads_for(rows * size, each=_EACH))
+
+
+def threads_of_window(rows: int, size: int) -> int:
+    """How many threads share the `size` units of a window."""
+    return min(size // COLUMNS, threads_for(rows * size, each=_EACH))
 
 
 # Loops are short and many: those over many arrays at once are not made parallel by the compiler.
@@ -173,3 +180,189 @@ def step_backward(threads: int, *arguments: Any) -> None:
     parts.
     """
     in_parts(_backward, threads, arguments)
+
+
+# What a window at once keeps lies unit by unit: threads share the units, and two that write to pieces of the same rows
+# fetch each other's ahead. So there are panels of COLUMNS units, of each the rows one behind the other.
+assert COLUMNS == LINE
+
+
+@_rows
+def _panel_forward(
+    step: int,
+    panel: int,
+    squares: _Floats,
+    by_inputs: Halves,
+    bias: _Floats,
+    gates: _Floats,
+    cells: _Floats,
+    squashed: _Floats,
+    outputs: Halves,
+) -> None:
+    rows, unit, size = by_inputs.shape[1], panel * COLUMNS, outputs.shape[2]
+    i, f, g, o = gates[step, panel, 0], gates[step, panel, 1], gates[step, panel, 2], gates[step, panel, 3]
+    for gate in range(4):
+        found, square, first = gates[step, panel, gate], squares[gate], gate * size + unit
+        for row in range(rows):
+            given = (step * rows + row) * 4 * size + first
+            line_sum(found, row * COLUMNS, (square, row * COLUMNS, by_inputs, given, bias, first))
+    for j in range(i.size):
+        i[j] = _sigmoid(i[j])
+    for j in range(f.size):
+        f[j] = _sigmoid(f[j])
+    for j in range(g.size):
+        g[j] = _tanh(g[j])
+    for j in range(o.size):
+        o[j] = _sigmoid(o[j])
+    before, after, tanh_of_cell = cells[step, panel], cells[step + 1, panel], squashed[step, panel]
+    for j in range(after.size):
+        after[j] = f[j] * before[j] + i[j] * g[j]
+    for j in range(after.size):
+        tanh_of_cell[j] = _tanh(after[j])
+    output = squares[0].reshape(-1)
+    for j in range(o.size):
+        output[j] = o[j] * tanh_of_cell[j]
+    for row in range(rows):
+        line_sum(outputs, ((step + 1) * rows + row) * size + unit, (output, row * COLUMNS))
+
+
+@_rows
+def _window_forward(
+    number: int,
+    parts: int,
+    weight: Words,
+    packed: Words,
+    words: Words,
+    squares: _Floats,
+    by_inputs: Halves,
+    bias: _Floats,
+    gates: _Floats,
+    cells: _Floats,
+    squashed: _Floats,
+    outputs: Halves,
+) -> None:
+    steps, panels = squashed.shape[:2]
+    rows = outputs.shape[1]
+    first, last = bounds_of_part(number, parts, panels, 1)
+    pack_rows(words[0], packed[0], first * COLUMNS // 2, last * COLUMNS // 2)
+    for step in range(steps):
+        wait_for_others(parts)
+        hidden, following = packed[step % 2], packed[(step + 1) % 2]
+        for panel in range(first, last):
+            for gate in range(4):
+                for row in range(0, rows, ROWS):
+                    multiply(hidden, row, weight, gate * panels + panel, squares[number, gate])
+            _panel_forward(step, panel, squares[number], by_inputs, bias, gates, cells, squashed, outputs)
+            pack_rows(words[step + 1], following, panel * COLUMNS // 2, (panel + 1) * COLUMNS // 2)
+
+
+@compiled
+def window_forward(threads: int, *arguments: Any) -> None:
+    """All steps of a window, with the products of each output by the recurrent weight.
+
+    Arguments are those of `_window_forward`. `weight` is as from `columns_packed`, `words` are those of `outputs` [time
+    + 1, batch, hidden / 2]; `packed`, as from `room_for_rows`, and `squares` [threads, 4, rows, COLUMNS], of whole
+    panels of rows, are to be written to. `by_inputs`, `bias` and `outputs` are as for `step_forward`, `gates` [time,
+    panels, 4, batch · COLUMNS], and `cells` [time + 1, panels, batch · COLUMNS] and `squashed` without the 1.
+    """
+    in_parts(_window_forward, threads, arguments)
+
+
+@_rows
+def _panel_backward(
+    step: int,
+    panel: int,
+    by_hidden: _Floats,
+    by_outputs: Halves,
+    gates: _Floats,
+    cells: _Floats,
+    squashed: _Floats,
+    by_cell: _Floats,
+    by_gate: _Floats,
+    by_gates: Halves,
+    by_bias: _Floats,
+) -> None:
+    rows, unit, size = by_outputs.shape[1], panel * COLUMNS, by_outputs.shape[2]
+    hidden = by_hidden[panel]
+    for row in range(rows):
+        given = (step * rows + row) * size + unit
+        line_sum(hidden, row * COLUMNS, (hidden, row * COLUMNS, by_outputs, given))
+    output, cell = hidden.reshape(-1), by_cell[panel]
+    tanh_of_cell, before = squashed[step, panel], cells[step, panel]
+    i, f, g, o = gates[step, panel, 0], gates[step, panel, 1], gates[step, panel, 2], gates[step, panel, 3]
+    by_i, by_f, by_g, by_o = by_gate[0], by_gate[1], by_gate[2], by_gate[3]
+    for j in range(cell.size):
+        by_o[j] = output[j] * tanh_of_cell[j] * o[j] * (_ONE - o[j])
+    for j in range(cell.size):
+        cell[j] += output[j] * o[j] * (_ONE - tanh_of_cell[j] * tanh_of_cell[j])
+    for j in range(cell.size):
+        by_i[j] = cell[j] * g[j] * i[j] * (_ONE - i[j])
+    for j in range(cell.size):
+        by_g[j] = cell[j] * i[j] * (_ONE - g[j] * g[j])
+    for j in range(cell.size):
+        cell[j] *= f[j]
+    for j in range(cell.size):
+        by_f[j] = cell[j] * before[j] * (_ONE - f[j])
+    for gate in range(4):
+        gradient, first = by_gate[gate], gate * size + unit
+        for row in range(rows):
+            line_sum(by_bias, first, (by_bias, first, gradient, row * COLUMNS))
+            line_sum(by_gates, (step * rows + row) * 4 * size + first, (gradient, row * COLUMNS))
+
+
+@_rows
+def _window_backward(
+    number: int,
+    parts: int,
+    weight: Words,
+    packed: Words,
+    words: Words,
+    by_hidden: _Floats,
+    by_outputs: Halves,
+    gates: _Floats,
+    cells: _Floats,
+    squashed: _Floats,
+    by_cell: _Floats,
+    by_gate: _Floats,
+    by_gates: Halves,
+    by_bias: _Floats,
+) -> None:
+    steps, panels = squashed.shape[:2]
+    rows = by_outputs.shape[1]
+    first, last = bounds_of_part(number, parts, panels, 1)
+    for step in range(steps - 1, -1, -1):
+        given = packed[step % 2]
+        for panel in range(first, last):
+            _panel_backward(
+                step,
+                panel,
+                by_hidden,
+                by_outputs,
+                gates,
+                cells,
+                squashed,
+                by_cell,
+                by_gate[number],
+                by_gates,
+                by_bias,
+            )
+            for gate in range(4):
+                start = (gate * panels + panel) * COLUMNS // 2
+                pack_rows(words[step], given, start, start + COLUMNS // 2)
+        wait_for_others(parts)
+        for panel in range(first, last):
+            for row in range(0, rows, ROWS):
+                multiply(given, row, weight, panel, by_hidden[panel])
+
+
+@compiled
+def window_backward(threads: int, *arguments: Any) -> None:
+    """All steps of a window backwards, with the products of the gates' gradients by the recurrent weight.
+
+    Arguments are those of `_window_backward`. `weight` is as from `rows_packed`, `words` are those of `by_gates` [time,
+    batch, 2 · hidden]; `packed`, as from `room_for_rows`, and `by_gate` [threads, 4, batch · COLUMNS] are to be written
+    to. `by_hidden` [panels, rows, COLUMNS], of whole panels of rows, holds the gradient of the last output and then
+    that of the one before the first, `by_cell` [panels, batch · COLUMNS] those of the cells. `by_outputs` and
+    `by_gates` are as for `step_backward`, `by_bias` is [4 · hidden], the others are as `window_forward` left them.
+    """
+    in_parts(_window_backward, threads, arguments)

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from textgen.imports import can_compile
+
 # These take what sigmoid and tanh gave, not what they were given.
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward
@@ -39,18 +41,20 @@ def lstm_window(
     """
     of_input, of_hidden, input_bias, hidden_bias = weights
     bias = input_bias + hidden_bias
-    steps = _PlainSteps() if plainly or dtype != torch.bfloat16 else _CompiledSteps()
+    plainly = plainly or dtype != torch.bfloat16 or not can_compile()
+    steps = PlainSteps() if plainly else _compiled_steps(*hidden.shape)
     after: tuple[Tensor, Tensor, Tensor] = _Window.apply(  # type: ignore[no-untyped-call]
         inputs, hidden, cell, of_input, of_hidden, bias, dtype, steps
     )
     return after
 
 
-class _Saved(NamedTuple):
+class Saved(NamedTuple):
     """What a window has computed, time first, so that every step's values lie together.
 
     `gates` [time, batch, 4 · hidden], `cells` and `outputs` [time + 1, batch, hidden], which begin with the state
-    before, and `squashed`, tanh of the cells, [time, batch, hidden]. All but `outputs` are fp32.
+    before, and `squashed`, tanh of the cells, [time, batch, hidden]. All but `outputs` are fp32. How a step's values
+    lie, but for `outputs`, is the affair of whoever computes them.
     """
 
     gates: Tensor
@@ -59,17 +63,37 @@ class _Saved(NamedTuple):
     outputs: Tensor
 
 
-class _PlainSteps:
+class PlainSteps:
     """What is between the products, operation by operation."""
+
+    def saved(self, hidden: Tensor, cell: Tensor, time: int, dtype: torch.dtype) -> Saved:
+        """Room for a window that begins with this state [batch, hidden]."""
+        rows, size = hidden.shape
+        saved = Saved(
+            gates=torch.empty(time, rows, 4 * size),
+            cells=torch.empty(time + 1, rows, size),
+            squashed=torch.empty(time, rows, size),
+            outputs=torch.empty(time + 1, rows, size, dtype=dtype),
+        )
+        saved.cells[0], saved.outputs[0] = cell, hidden
+        return saved
+
+    def last_cell(self, saved: Saved) -> Tensor:
+        """The cell after the last step [batch, hidden]."""
+        return saved.cells[-1].clone()
 
     def transposed(self, matrix: Tensor) -> Tensor:
         """`matrix` with columns as rows, in memory too."""
         return matrix.t().contiguous()
 
-    def forward(self, recur: _Product, projected: Tensor, bias: Tensor, saved: _Saved) -> None:
-        """Fills `saved`, from what the gates get: `projected` [time, batch, 4 · hidden] from the input, and `bias`."""
+    def forward(self, weight: Tensor, projected: Tensor, bias: Tensor, saved: Saved) -> None:
+        """Fills `saved`, from what the gates get: `projected` [time, batch, 4 · hidden] from the input, and `bias`.
+
+        `weight` is the recurrent one, [4 · hidden, hidden].
+        """
         gates, cells, squashed, outputs = saved
-        size = cells.shape[-1]
+        _, batch, size = cells.shape
+        recur = Product(weight, batch)
         for step in range(len(projected)):
             gate = gates[step]
             gate.copy_(recur(outputs[step])).add_(projected[step]).add_(bias)
@@ -82,7 +106,7 @@ class _PlainSteps:
             outputs[step + 1] = o * squashed[step]
 
     def backward(
-        self, back: _Product, saved: _Saved, by_step: Tensor, by_hidden: Tensor, by_cell: Tensor, by_gates: Tensor
+        self, weight: Tensor, saved: Saved, by_step: Tensor, by_hidden: Tensor, by_cell: Tensor, by_gates: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Fills `by_gates` [time, batch, 4 · hidden]; the gradient of the h before, and of the bias [4 · hidden].
 
@@ -90,6 +114,7 @@ class _PlainSteps:
         hidden], that of the last c, becomes the one of the c before.
         """
         gates, cells, squashed, _ = saved
+        back = Product(self.transposed(weight), len(by_hidden))
         # One step's values stay in the cache; those of a whole window, read operation by operation, would not.
         by_gate = torch.empty(gates.shape[1:])
         by_bias = torch.zeros(gates.shape[1:])
@@ -109,40 +134,17 @@ class _PlainSteps:
         return by_hidden, by_bias.sum(0)
 
 
-class _CompiledSteps:
-    """The same in bf16, one pass over the memory of each step."""
+def is_at_once(rows: int, size: int) -> bool:
+    """Whether this processor computes all steps of a bf16 window of `size` units by one call of machine code."""
+    from textgen.model import compiled_window  # slow to import
 
-    def transposed(self, matrix: Tensor) -> Tensor:
-        from textgen.model.half_precision import transposed  # slow to import
+    return can_compile() and compiled_window.is_at_once(rows, size)
 
-        return transposed(matrix)
 
-    def forward(self, recur: _Product, projected: Tensor, bias: Tensor, saved: _Saved) -> None:
-        from textgen.model.half_precision import halves_of  # slow to import
-        from textgen.model.lstm_steps import step_forward, threads_of_step
+def _compiled_steps(rows: int, size: int) -> PlainSteps:
+    from textgen.model import compiled_window
 
-        threads = threads_of_step(saved.squashed)
-        given = halves_of(projected), bias.detach().numpy()
-        kept = *(part.numpy() for part in saved[:3]), halves_of(saved.outputs)
-        for step, hidden in enumerate(saved.outputs[:-1].unbind()):
-            step_forward(threads, step, halves_of(recur(hidden)), *given, *kept)
-
-    def backward(
-        self, back: _Product, saved: _Saved, by_step: Tensor, by_hidden: Tensor, by_cell: Tensor, by_gates: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        from textgen.model.half_precision import halves_of
-        from textgen.model.lstm_steps import step_backward, threads_of_step
-
-        threads = threads_of_step(saved.squashed)
-        by_bias = torch.zeros(threads, by_gates.shape[-1])
-        kept = [part.numpy() for part in saved[:3]]
-        by_outputs, found = halves_of(by_step.to(torch.bfloat16).contiguous()), halves_of(by_gates)
-        last = [by_cell.numpy(), found, by_bias.numpy()]
-        by_hidden = by_hidden.to(torch.bfloat16).contiguous()
-        for step in range(len(by_gates) - 1, -1, -1):
-            step_backward(threads, step, halves_of(by_hidden), by_outputs, *kept, *last)
-            by_hidden = back(by_gates[step])
-        return by_hidden, by_bias.sum(0)
+    return compiled_window.CompiledWindow() if is_at_once(rows, size) else compiled_window.CompiledSteps()
 
 
 class _Window(torch.autograd.Function):
@@ -156,39 +158,30 @@ class _Window(torch.autograd.Function):
         weight_hidden: Tensor,
         bias: Tensor,
         dtype: torch.dtype,
-        steps: _PlainSteps | _CompiledSteps,
+        steps: PlainSteps,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        batch, time, _ = inputs.shape
-        size = weight_hidden.shape[1]
         with torch.autocast("cpu", enabled=False):
             by_time = inputs.transpose(0, 1).to(dtype).contiguous()  # [time, batch, input]
             weight_input, weight_hidden = weight_input.to(dtype), weight_hidden.to(dtype)
             projected = F.linear(by_time, weight_input)  # [time, batch, 4 · hidden]
-            saved = _Saved(
-                gates=torch.empty(time, batch, 4 * size),
-                cells=torch.empty(time + 1, batch, size),
-                squashed=torch.empty(time, batch, size),
-                outputs=torch.empty(time + 1, batch, size, dtype=dtype),
-            )
-            saved.cells[0], saved.outputs[0] = cell, hidden
-            steps.forward(_Product(weight_hidden, batch), projected, bias, saved)
+            saved = steps.saved(hidden, cell, inputs.shape[1], dtype)
+            steps.forward(weight_hidden, projected, bias, saved)
         ctx.save_for_backward(by_time, weight_input, weight_hidden, *saved)
         ctx.steps = steps
-        return saved.outputs[1:].transpose(0, 1), saved.outputs[time].float(), saved.cells[time].clone()
+        return saved.outputs[1:].transpose(0, 1), saved.outputs[-1].float(), steps.last_cell(saved)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         by_outputs, by_hidden, by_cell = gradients
         by_time, weight_input, weight_hidden, *kept = ctx.saved_tensors
-        saved = _Saved(*kept)
+        saved = Saved(*kept)
         time, batch, width = by_time.shape
         size = weight_hidden.shape[1]
         by_gates = torch.empty(time, batch, 4 * size, dtype=weight_hidden.dtype)
         by_cell = by_cell.float().clone()
-        back = _Product(ctx.steps.transposed(weight_hidden), batch)
         by_hidden, by_bias = ctx.steps.backward(
-            back, saved, by_outputs.transpose(0, 1), by_hidden.float(), by_cell, by_gates
+            weight_hidden, saved, by_outputs.transpose(0, 1), by_hidden.float(), by_cell, by_gates
         )
         flat = by_gates.view(time * batch, 4 * size)
         turned = ctx.steps.transposed(flat)
@@ -204,7 +197,7 @@ class _Window(torch.autograd.Function):
         )
 
 
-class _Product:
+class Product:
     """Products of [rows, in] with one contiguous weight [out, in], put in oneDNN's own order once where that is had."""
 
     def __init__(self, weight: Tensor, rows: int) -> None:
