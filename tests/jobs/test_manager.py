@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,7 +156,7 @@ def test_a_run_survives_kill_9_of_its_server_and_is_interrupted_by_one_of_its_ow
 
 
 def test_a_run_whose_worker_died_before_it_said_a_word_waits_again(manager: JobManager, quick: RunSettings) -> None:
-    manager.limits = Limits(max_runs_training_per_device=0)
+    manager = limited(manager)
     run = manager.submit(quick)
     store = open_queue(manager.root, manager.limits)
     for attempt in range(1, manager.limits.max_start_attempts + 1):
@@ -176,7 +177,7 @@ def test_a_run_whose_worker_died_before_it_said_a_word_waits_again(manager: JobM
 
 
 def test_a_base_stays_while_a_run_waits_for_it(manager: JobManager, quick: RunSettings, trained_run: Path) -> None:
-    manager.limits = Limits(max_runs_training_per_device=0)
+    manager = limited(manager)
     base = manager.submit(quick)
     manager.stop(base)
     last = manager.root / base / "checkpoints" / "last"
@@ -191,7 +192,7 @@ def test_a_base_stays_while_a_run_waits_for_it(manager: JobManager, quick: RunSe
 
 
 def test_what_is_asked_right_after_a_kill_counts(manager: JobManager, quick: RunSettings) -> None:
-    manager.limits = Limits(max_runs_training_per_device=0)
+    manager = limited(manager)
     run = manager.submit(quick)
     store = open_queue(manager.root, manager.limits)
     claimed = store.claim("cpu", max_running=1)
@@ -213,7 +214,7 @@ def test_what_is_asked_right_after_a_kill_counts(manager: JobManager, quick: Run
 def test_a_run_that_fell_out_of_the_queue_ends_and_nobody_is_interrupted(
     manager: JobManager, quick: RunSettings, verb: str
 ) -> None:
-    manager.limits = Limits(max_runs_training_per_device=0)
+    manager = limited(manager)
     run = manager.submit(quick)
     assert open_queue(manager.root, manager.limits).cancel(run)
     # A SIGINT to this process, which wrote the status, would end the tests.
@@ -278,14 +279,15 @@ def test_eight_servers_on_one_folder_start_every_run_once(manager: JobManager, q
         assert [line["step"] for line in evaluations if line["kind"] == "evaluation"] == [20, 40, 60]
 
 
-def submit_quietly(manager: JobManager, settings: RunSettings, person: Person) -> str:
-    """A run in the queue whose turn never comes."""
-    manager.limits = Limits(max_runs_training_per_device=0)
-    return manager.submit(settings, person=person)
+def limited(manager: JobManager, **limits: Any) -> JobManager:
+    """One for the same runs, with these limits, that starts none of them."""
+    kept = Limits(max_runs_training_per_device=0, **limits)
+    return JobManager(manager.root, device="cpu", threads=1, niceness=0, limits=kept)
 
 
 def test_people_see_and_touch_their_own_runs_only(manager: JobManager, quick: RunSettings) -> None:
-    run = submit_quietly(manager, quick, ANN)
+    manager = limited(manager)
+    run = manager.submit(quick, person=ANN)
     assert [view.run_id for view in manager.runs(ANN)] == [run]
     assert manager.runs(BOB) == []
     assert manager.view(run, ADMIN).owner == "ann"
@@ -317,8 +319,7 @@ def test_an_id_never_becomes_a_path(manager: JobManager, tmp_path: Path, name: s
 
 
 def test_what_a_person_may_have_is_bounded(manager: JobManager, quick: RunSettings, tmp_path: Path) -> None:
-    waiting = Limits(max_runs_training_per_device=0, max_queued_runs_per_person=2, max_runs_per_person=3)
-    manager.limits = waiting
+    manager = limited(manager, max_queued_runs_per_person=2, max_runs_per_person=3)
     first = manager.submit(quick, person=ANN)
     manager.submit(quick, person=ANN)
     with pytest.raises(InvalidSetting, match="2 that wait or train already"):
@@ -335,14 +336,14 @@ def test_what_a_person_may_have_is_bounded(manager: JobManager, quick: RunSettin
     with pytest.raises(NoRoom, match="must be free"):
         JobManager(tmp_path / "full", device="cpu", limits=Limits(min_free_disk_bytes=10**18)).submit(quick)
     taken = manager.person_bytes(BOB)
-    manager.limits = Limits(max_runs_training_per_device=0, max_person_bytes=taken)
+    manager = limited(manager, max_person_bytes=taken)
     with pytest.raises(InvalidSetting, match="MB kept already"):
         manager.submit(quick, person=BOB)
     assert len(list(manager.root.iterdir())) == len(manager.runs()) + 1
 
 
 def test_nothing_starts_before_there_is_room_on_the_disk(manager: JobManager, quick: RunSettings) -> None:
-    manager.limits = Limits(max_runs_training_per_device=0)
+    manager = limited(manager)
     run = manager.submit(quick)
     assert not manager.view(run).waits_for_room
     full = JobManager(manager.root, device="cpu", limits=Limits(min_free_disk_bytes=10**18))
@@ -362,12 +363,12 @@ def test_uploaded_text_moves_into_the_run_or_stays_where_it_was(
     texts.mkdir()
     (texts / "0001.txt").write_text("A tale.\n" * 400)
     settings = update_settings(quick, files=(str(texts / "0001.txt"),))
-    manager.limits = Limits(max_runs_training_per_device=0, max_queued_runs_per_person=0)
+    manager = limited(manager, max_queued_runs_per_person=0)
     with pytest.raises(InvalidSetting):
         manager.submit(settings, texts=texts)
     assert (texts / "0001.txt").is_file()
     assert manager.runs() == []
-    manager.limits = Limits(max_runs_training_per_device=0)
+    manager = limited(manager)
     run = manager.submit(settings, texts=texts, title="A tale")
     folder = manager.view(run).folder
     assert not texts.exists()
@@ -375,7 +376,8 @@ def test_uploaded_text_moves_into_the_run_or_stays_where_it_was(
 
 
 def test_a_lost_queue_is_made_again_from_the_folders(manager: JobManager, quick: RunSettings) -> None:
-    run = submit_quietly(manager, quick, ANN)
+    manager = limited(manager)
+    run = manager.submit(quick, person=ANN)
     for path in manager.root.glob("queue.sqlite3*"):
         path.unlink()
     again = JobManager(manager.root, device="cpu", limits=manager.limits)
@@ -388,7 +390,8 @@ def test_a_lost_queue_is_made_again_from_the_folders(manager: JobManager, quick:
 def test_what_waits_is_queued_again_where_the_queue_is_deleted_under_a_server(
     manager: JobManager, quick: RunSettings
 ) -> None:
-    runs = [submit_quietly(manager, quick, ANN) for _ in range(2)]
+    manager = limited(manager)
+    runs = [manager.submit(quick, person=ANN) for _ in range(2)]
     for path in manager.root.glob("queue.sqlite3*"):
         path.unlink()
     # Another process, such as a run that trains, may be the one that makes it anew.
@@ -399,7 +402,8 @@ def test_what_waits_is_queued_again_where_the_queue_is_deleted_under_a_server(
 
 
 def test_what_was_being_discarded_when_the_server_died_is_gone(manager: JobManager, quick: RunSettings) -> None:
-    run = submit_quietly(manager, quick, ANN)
+    manager = limited(manager)
+    run = manager.submit(quick, person=ANN)
     manager.view(run).folder.discarded.touch()
     assert manager.runs() == []
     # Half-way through a folder that is out of sight already.
@@ -412,7 +416,8 @@ def test_what_was_being_discarded_when_the_server_died_is_gone(manager: JobManag
 def test_a_run_that_goes_while_it_is_looked_at_is_none(
     manager: JobManager, quick: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, kept = submit_quietly(manager, quick, ANN), submit_quietly(manager, quick, ANN)
+    manager = limited(manager)
+    run, kept = manager.submit(quick, person=ANN), manager.submit(quick, person=ANN)
     folder = RunFolder(manager.root / run)
     folder.about.write_text("{}", encoding="utf-8")
     read_status = RunFolder.read_status
@@ -430,7 +435,8 @@ def test_a_run_that_goes_while_it_is_looked_at_is_none(
 def test_what_cannot_be_written_is_told(
     manager: JobManager, quick: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = submit_quietly(manager, quick, ANN)
+    manager = limited(manager)
+    run = manager.submit(quick, person=ANN)
     manager.pause(run)
     # A folder cannot be deleted as the file is that stands there else.
     manager.view(run).folder.control.mkdir()
@@ -446,7 +452,8 @@ def test_what_cannot_be_written_is_told(
 def test_a_folder_that_may_not_be_searched_is_no_run(
     manager: JobManager, quick: RunSettings, unsearchable: Callable[[Path], None]
 ) -> None:
-    run = submit_quietly(manager, quick, ANN)
+    manager = limited(manager)
+    run = manager.submit(quick, person=ANN)
     (manager.root / "lost+found").mkdir()
     unsearchable(manager.root / "lost+found")
     manager.recover()
@@ -474,7 +481,8 @@ def test_what_is_discarded_makes_room_on_a_full_disk(
 
 
 def test_a_worker_that_writes_beside_brings_nothing_back(manager: JobManager, quick: RunSettings) -> None:
-    run = submit_quietly(manager, quick, ANN)
+    manager = limited(manager)
+    run = manager.submit(quick, person=ANN)
     folder = manager.view(run).folder
     folder.discarded.touch()
     folder.write_about(title="still here")
@@ -485,9 +493,13 @@ class TestMinutes:
     """How long a run may take in all."""
 
     @pytest.fixture
+    def manager(self, manager: JobManager) -> JobManager:
+        return limited(manager)
+
+    @pytest.fixture
     def used(self, manager: JobManager, quick: RunSettings) -> str:
         """A run that has trained for nearly all of the time that it may take."""
-        run = submit_quietly(manager, quick, ANN)
+        run = manager.submit(quick, person=ANN)
         manager.pause(run, ANN)
         folder = manager.view(run).folder
         folder.last.mkdir(parents=True)

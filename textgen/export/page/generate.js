@@ -25,9 +25,7 @@ export async function* generate({ model, tokenizer }, prompt, settings) {
   if (left) yield left;
 }
 
-function zeros(size) {
-  return new ort.Tensor("float32", new Float32Array(size), [1, size]);
-}
+const zeros = (size) => new ort.Tensor("float32", new Float32Array(size), [1, size]);
 
 export function choose(logits, { temperature, top_k = 0, top_p = 1, min_p = 0 }) {
   const likeliest = logits.indexOf(logits.reduce((one, other) => Math.max(one, other)));
