@@ -33,9 +33,9 @@ settings.load_profile(os.environ.get("TEXTGEN_HYPOTHESIS_PROFILE", "repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: no process is left with one of them while the other has nothing to do."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Files that take long come first: no process is left with one of them while the other has nothing to do."""
+    long = [{item.path for item in items if item.get_closest_marker(name)} for name in ("browser", "slow")]
+    items.sort(key=lambda item: [item.path not in paths for paths in long])
 
 
 @pytest.fixture(scope="session")

@@ -125,6 +125,7 @@ def test_the_version_is_told(cli: Cli) -> None:
     assert cli("--version") == Result(0, f"textgen {__version__}\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -630,6 +631,7 @@ def test_a_base_may_get_more_pieces(cli: Cli, trained_run: Path) -> None:
     assert after.vocab_size > before.vocab_size
 
 
+@pytest.mark.slow
 def test_flags_win_over_the_file_and_the_file_over_the_preset(cli: Cli, small_text: Path) -> None:
     Path("a.yaml").write_text(
         "training: {steps: 7, window: 11, batch_size: 3}\nmodel:\n  hidden_size: 9\n  embedding_size: 7\n"
@@ -659,6 +661,7 @@ def test_one_budget_replaces_another(cli: Cli, small_text: Path) -> None:
     assert settings_of(Path("run")).training.epochs is None
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_run_train_the_same_model_again(cli: Cli, small_text: Path) -> None:
     assert cli("train", small_text, "--out", "first", *QUICK, "--seed", "4").status == 0
     assert cli("train", "--out", "second", "--config", "first/config.json", "--quiet").status == 0
@@ -667,6 +670,7 @@ def test_the_settings_of_a_run_train_the_same_model_again(cli: Cli, small_text: 
     assert settings_of(Path("first")) == settings_of(Path("second"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["gru", "rnn", "update-gate-lstm"])
 def test_every_cell_trains_resumes_and_generates(cli: Cli, small_text: Path, cell: str) -> None:
     assert cli("train", small_text, "--out", "run", *QUICK, "--cell", cell).status == 0
@@ -676,6 +680,7 @@ def test_every_cell_trains_resumes_and_generates(cli: Cli, small_text: Path, cel
     assert settings_of(Path("run")).model.cell == cell
 
 
+@pytest.mark.slow
 def test_networks_side_by_side_are_a_model_like_any_other(cli: Cli, small_text: Path) -> None:
     """Trained, resumed, listed, scored, exported both ways, and the base of another."""
     assert cli("train", small_text, "--out", "pair", *QUICK, "--members", "2").status == 0

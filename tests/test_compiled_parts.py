@@ -98,5 +98,6 @@ assert torch.equal(transposed(matrix), matrix.t())
 """
 
 
+@pytest.mark.slow
 def test_where_the_threads_are_not_found_one_does_all() -> None:
     subprocess.run([sys.executable, "-c", _WITHOUT_THREADS], check=True, timeout=120)

@@ -66,6 +66,7 @@ def test_wrong_values_are_named_with_what_is_allowed(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.sampled_from([*GenerationSettings.model_fields, "nonsense"]),

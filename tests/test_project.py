@@ -49,6 +49,7 @@ def test_no_machine_path_or_registry_host_is_in_the_repository() -> None:
     assert found == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [

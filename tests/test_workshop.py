@@ -472,6 +472,7 @@ class TestUse:
 
 
 class TestTitles:
+    @pytest.mark.slow
     @hypothesis_settings(max_examples=30)
     @given(name=st.text(st.characters(categories=("Cs", "Cc", "Cf", "L", "So", "Z")), max_size=100))
     @example(name="\ud83d and half of it")

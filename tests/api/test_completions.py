@@ -178,6 +178,7 @@ def test_parts_of_a_character_are_tokens_too(client: openai.OpenAI, studio: Stud
     )
 
 
+@pytest.mark.slow
 def test_a_prompt_may_have_more_tokens_than_characters(client: openai.OpenAI, studio: Studio) -> None:
     most = studio.limits.max_prompt_chars
     assert complete(client, prompt="🙂" * (most // 2), max_tokens=1).usage.prompt_tokens > most

@@ -130,6 +130,7 @@ def random_wish(seed: int, **fixed: Any) -> GenerationRequest:
     return request(*PROMPT, **{**settings, **fixed})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("early_stopping", EARLY_STOPPING)
 @pytest.mark.parametrize("num_beams", [2, 3, 4, 5, 6])
 def test_beam_search_finds_what_generate_finds(wrapped: Wrapped, num_beams: int, early_stopping: str) -> None:
@@ -180,6 +181,7 @@ def test_stop_conditions_end_beams_as_stopping_criteria_do(wrapped: Wrapped, num
     assert_same(found, theirs(wrapped, wanted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length_penalty", [0.0, 2.0])
 def test_beam_sampling_draws_as_generate_does(model: LanguageModel, length_penalty: float) -> None:
     """The same texts come out equally often, with the same scores."""

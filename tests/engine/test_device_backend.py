@@ -47,6 +47,7 @@ def stepped(pool: StatePool, tokens: TokenIds) -> Logits:
     return np.stack([pool.step(slots, column) for column in tokens.T], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
 def test_logits_are_those_of_the_reference(cell: str, dtype: torch.dtype) -> None:

@@ -66,6 +66,7 @@ sampler_settings = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(rows=st.lists(sampler_settings, min_size=1, max_size=5), steps=st.integers(1, 8), cell=st.sampled_from(CELLS))
 @settings(max_examples=60)
 def test_tokens_are_those_that_the_sampler_chooses(rows: list[dict], steps: int, cell: str) -> None:
@@ -95,6 +96,7 @@ def test_tokens_are_those_that_the_sampler_chooses(rows: list[dict], steps: int,
 coarse = st.lists(st.sampled_from([-np.inf, -2.0, -0.0, 0.0, 0.5, 1.0, 1.0, 60.0]), min_size=VOCAB, max_size=VOCAB)
 
 
+@pytest.mark.slow
 @given(logits=coarse, row=sampler_settings)
 @settings(max_examples=150)
 def test_ties_and_log_probabilities_are_as_in_the_sampler(logits: list[float], row: dict) -> None:

@@ -97,6 +97,7 @@ def assert_same_states(pool: DrawingDevicePool, other: DrawingDevicePool) -> Non
         np.testing.assert_array_equal(pool.get(slot), other.get(slot))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("cell", CELLS)
 def test_replayed_steps_and_readings_are_those_that_were_asked_for(cell: str, dtype: torch.dtype) -> None:
@@ -119,6 +120,7 @@ def test_replayed_steps_and_readings_are_those_that_were_asked_for(cell: str, dt
     assert RecordedGraph.replayed > 40
 
 
+@pytest.mark.slow
 def test_replayed_draws_are_those_that_were_asked_for() -> None:
     graphs, plain = pools(5)
     rng = np.random.default_rng(0)

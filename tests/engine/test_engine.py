@@ -100,6 +100,7 @@ def kinds_backend(request: pytest.FixtureRequest, model: LanguageModel) -> Backe
     return open_onnx(tiny_model(request.param, hidden_size=17))
 
 
+@pytest.mark.slow
 def test_the_same_request_gives_the_same_text_in_any_company(kinds_backend: Backend) -> None:
     """To the last bit of all numbers: alone, among 63 of all kinds, after cancels, and from remembered states."""
     wanted = [of_kind(kind, *text(kind % 3, size=5 + 60 * (kind % 3)), seed=kind) for kind in range(len(KINDS))]
@@ -236,6 +237,7 @@ def test_leaving_the_with_block_cancels(engine: Engine) -> None:
     assert last.reason == "cancelled"
 
 
+@pytest.mark.slow
 def test_an_abandoned_stream_frees_its_rows(engine: Engine) -> None:
     stream = engine.submit(request(max_new_tokens=4000, eos_id=None))
     next(stream)
@@ -380,6 +382,7 @@ def test_an_engine_that_was_never_used_has_no_thread(model: LanguageModel) -> No
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_dropped_engine_ends_its_thread_but_not_under_a_stream(model: LanguageModel) -> None:
     others = set(threading.enumerate())
     stream = Engine(model).submit(request(max_new_tokens=30, eos_id=None))
@@ -559,6 +562,7 @@ def test_rows_are_free_when_the_answer_is_there(engine: Engine) -> None:
         assert not engine.in_use
 
 
+@pytest.mark.slow
 def test_many_threads_may_submit_read_and_cancel(model: LanguageModel) -> None:
     expected: dict[int, list[int]] = {}
     found: dict[int, list[int]] = {}

@@ -36,6 +36,7 @@ def stepped(backend: OnnxBackend, tokens: list[int]) -> tuple[np.ndarray, np.nda
 texts = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=9)
 
 
+@pytest.mark.slow
 @given(number=st.integers(0, len(CELLS) * len(SHAPES) - 1), data=st.data())
 @settings(max_examples=60)
 def test_rows_are_the_same_alone_and_in_any_batch_in_any_order(

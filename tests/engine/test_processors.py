@@ -40,6 +40,7 @@ def reference(scores: np.ndarray, new_ids: list[list[int]], context: list[int], 
     return processors(texts, torch.from_numpy(scores)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_parity_with_transformers(dtype: Any) -> None:
     random = np.random.default_rng(5)

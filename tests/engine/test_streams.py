@@ -124,6 +124,7 @@ def test_it_tells_how_long_writing_took_whenever_it_is_asked() -> None:
     assert mailbox.writing_seconds == 2.0
 
 
+@pytest.mark.slow
 def test_it_is_wanted_while_its_reader_is_there(model: LanguageModel) -> None:
     mailbox = Mailbox()
     assert not mailbox.wanted

@@ -90,6 +90,7 @@ def without_meaning(found: Answer) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.where(part[..., :1] < 0, -1.0, part) for part in found)  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocab_size", [1, 2, 15, 16, 17, 250, 1000, 4099])
 def test_both_choose_the_same(vocab_size: int) -> None:
     random = np.random.default_rng(vocab_size)
@@ -117,6 +118,7 @@ def test_logits_stay_as_they_are_and_may_be_read_only_or_part_of_something() -> 
         np.testing.assert_array_equal(logits, before[:10])
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(width=32), min_size=1, max_size=70), st.integers(0, 2**32))
 def test_whatever_the_logits_both_find_the_same_broken(values: list[float], seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -66,6 +66,7 @@ def test_parity_with_transformers_one_by_one(field: str, least: int) -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("least", [1, 2])
 def test_parity_with_transformers_all_together(least: int) -> None:
     random = np.random.default_rng(2)

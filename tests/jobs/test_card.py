@@ -34,6 +34,7 @@ def test_the_card_tells_data_shape_and_figures(trained_run: Path) -> None:
     assert f"```text\n{sample}\n```" in body
 
 
+@pytest.mark.slow
 def test_what_the_card_tells_makes_the_same_model_again(
     trained_run: Path, small_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def test_any_zip_of_such_a_folder_is_read(model: Path, tmp_path: Path, prefix: s
     assert names.isdisjoint({"train.yaml", "run.py", "pytorch_model.bin"})
 
 
+@pytest.mark.slow
 def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
     archive = zip_of(ROOT / "checkpoints" / "fairy-tales", tmp_path / "a.zip")
     unpack_model(archive, tmp_path / "out", name="a.zip", limits=LIMITS)

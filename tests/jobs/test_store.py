@@ -216,6 +216,7 @@ while (entry := store.claim("cpu", max_running=1000)) is not None:
 """
 
 
+@pytest.mark.slow
 def test_eight_processes_never_claim_the_same_run(tmp_path: Path) -> None:
     path = tmp_path / "queue.sqlite3"
     command = [sys.executable, "-c", _CLAIMER, str(path)]
@@ -276,6 +277,7 @@ print(*finished)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_of_a_process_whose_threads_use_the_queue_can_use_it_too(tmp_path: Path) -> None:
     # As on ZeroGPU. Five of eight such forks waited for ever where they came between.

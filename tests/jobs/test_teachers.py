@@ -61,6 +61,7 @@ def test_all_need_the_same_pieces(settings: RunSettings, trained_run: Path, tmp_
         open_teachers(update_settings(settings, teachers=("gone",)))
 
 
+@pytest.mark.slow
 def test_a_run_does_without_its_teachers_once_it_has_begun(
     settings: RunSettings, trained_run: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_run_does_without_its_teachers_once_it_has_begun(
     assert digest(tmp_path / "whole" / "teachers") == digest(tmp_path / "half" / "teachers")
 
 
+@pytest.mark.slow
 def test_what_a_base_has_learned_its_teachers_may_go_on_with(
     settings: RunSettings, trained_run: Path, tmp_path: Path
 ) -> None:

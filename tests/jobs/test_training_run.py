@@ -77,6 +77,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
     assert not state_file.exists() or state_file.read_bytes() == (second / state_file.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_files_that_agree(settings: RunSettings, tmp_path: Path) -> None:
     settings = update_settings(settings, sample_prompts=("月", ""))
     run = start_run(tmp_path / "run", settings, device="cpu")
@@ -109,6 +110,7 @@ def test_a_run_leaves_files_that_agree(settings: RunSettings, tmp_path: Path) ->
     assert written.training == settings.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_run_interrupted_anywhere_and_resumed_equals_one_that_never_was(
     settings: RunSettings, tmp_path: Path, killed: bool
@@ -283,6 +285,7 @@ def test_a_base_is_judged_before_and_on_its_own_text(settings: RunSettings, trai
     assert evaluations[0]["kept"]["nats_per_char"] != evaluations[-1]["kept"]["nats_per_char"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["extend", "new"])
 def test_a_run_with_another_vocabulary_than_its_base_is_resumed_with_the_same_bits(
     settings: RunSettings, trained_run: Path, tmp_path: Path, choice: str
@@ -308,6 +311,7 @@ def test_a_run_with_another_vocabulary_than_its_base_is_resumed_with_the_same_bi
     assert metrics(whole, "evaluation")[0]["evaluation"]["nats_per_char"] < 1.5 * base.figures["nats_per_char"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [TrainingBudget(steps=10), TrainingBudget(epochs=0.05)])
 def test_a_finished_run_is_trained_longer_and_survives_an_interruption(
     settings: RunSettings, tmp_path: Path, budget: TrainingBudget

@@ -148,6 +148,7 @@ class TestOptions:
         assert space.volumes == [{"type": "bucket", "source": "anna/runs", "mountPath": "/data"}]
         assert space.hardware == "cpu-upgrade"
 
+    @pytest.mark.slow
     def test_only_what_differs_is_set_again(self, hub: Hub, model: Path) -> None:
         put(hub, model, variables={"A": "1", "B": "2"}, bucket="anna/runs")
         before = len(hub.asked)

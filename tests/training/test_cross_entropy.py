@@ -90,6 +90,7 @@ torch.testing.assert_close(loss.item(), 2.0794, rtol=1e-3, atol=0)
 """
 
 
+@pytest.mark.slow
 def test_where_nothing_is_compiled_pytorch_does_it() -> None:
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     subprocess.run([sys.executable, "-c", _UNCOMPILED], env=environment, check=True, timeout=120)

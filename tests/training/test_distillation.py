@@ -168,6 +168,7 @@ def test_without_a_share_and_written_rows_teachers_change_nothing(make_trainer: 
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_learner_comes_closer_to_its_teacher(make_trainer: MakeTrainer) -> None:
     def distance(trainer: Trainer) -> float:
         batches = trainer.batches
@@ -220,6 +221,7 @@ def assert_two_ranks_give_the_same(
             assert found == pytest.approx(expected.flatten().tolist(), abs=tolerance)
 
 
+@pytest.mark.slow
 def test_a_batch_read_in_parts_or_by_two_processes_gives_the_same(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +239,7 @@ def test_a_batch_read_in_parts_or_by_two_processes_gives_the_same(
 SELF = {"steps": 40, "self_teaching": 1.0, "written_rows": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupted", [5, 30])
 def test_a_run_that_teaches_itself_is_resumed_with_the_same_bits(
     interrupted: int, make_trainer: MakeTrainer, tmp_path: Path
@@ -277,6 +280,7 @@ def test_it_is_taught_by_its_average_of_when_that_began(make_trainer: MakeTraine
     torch.testing.assert_close(batch.wanted[counted], said([plain.average], [batch])[counted], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_who_is_trained_longer_has_a_better_teacher(make_trainer: MakeTrainer) -> None:
     def teacher_of(trainer: Trainer) -> dict[str, Tensor]:
         tensors = trainer.snapshot().group("self_teacher", torch.device("cpu"))
@@ -293,6 +297,7 @@ def test_who_is_trained_longer_has_a_better_teacher(make_trainer: MakeTrainer) -
     assert torch.equal(teacher_of(longer)["embedding"], first.average.embedding)
 
 
+@pytest.mark.slow
 def test_two_processes_that_teach_themselves_give_what_one_does(make_trainer: MakeTrainer) -> None:
     one = make_trainer(**SELF)
     list(one.events())

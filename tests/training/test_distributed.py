@@ -80,6 +80,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_give_the_curve_of_one(make_trainer: MakeTrainer, case: str) -> None:
     settings = {"save_seconds": 5.0, **CASES[case]}
@@ -93,6 +94,7 @@ def test_two_ranks_give_the_curve_of_one(make_trainer: MakeTrainer, case: str) -
     assert (leading.losses, leading.evaluations) == (following.losses, following.evaluations)
 
 
+@pytest.mark.slow
 def test_shares_may_differ_by_a_row(make_trainer: MakeTrainer) -> None:
     settings = {"batch_size": 5, "reset_at_document_ends": True}
     one = trained(make_trainer(clock=every_step(), **settings))
@@ -108,6 +110,7 @@ def test_every_row_is_one_ranks() -> None:
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@pytest.mark.slow
 def test_what_ranks_save_any_number_of_them_goes_on_from(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"steps": 16, "batch_size": 6, "save_seconds": 3.0}
     whole = trained(make_trainer(clock=every_step(), **settings))
@@ -137,6 +140,7 @@ def test_what_ranks_save_any_number_of_them_goes_on_from(make_trainer: MakeTrain
         assert found == pytest.approx(expected, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_one_that_is_asked_to_stop_stops_all(make_trainer: MakeTrainer) -> None:
     def work(ranks: Ranks) -> Trained:
         trainer = make_trainer(ranks=ranks, steps=10_000, evaluations=1)
@@ -150,6 +154,7 @@ def test_one_that_is_asked_to_stop_stops_all(make_trainer: MakeTrainer) -> None:
     assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_the_clock_of_rank_0_is_everyones(make_trainer: MakeTrainer) -> None:
     def work(ranks: Ranks) -> Trained:
         clock = ManualClock(0.1 if ranks.leads else 1e6)
@@ -164,6 +169,7 @@ def test_the_clock_of_rank_0_is_everyones(make_trainer: MakeTrainer) -> None:
     assert leading.weights == following.weights
 
 
+@pytest.mark.slow
 def test_ranks_lose_patience_together(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(ranks: Ranks) -> EndEvent:
         trainer = make_trainer(ranks=ranks, steps=100, evaluations=20, patience=3)
@@ -176,6 +182,7 @@ def test_ranks_lose_patience_together(make_trainer: MakeTrainer, monkeypatch: py
     assert (ends[0].step, ends[0].early) == (35, True)
 
 
+@pytest.mark.slow
 def test_where_one_rank_is_short_of_memory_all_read_in_parts(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +203,7 @@ def test_where_one_rank_is_short_of_memory_all_read_in_parts(
     assert parts == 6  # each row alone, for whoever goes on
 
 
+@pytest.mark.slow
 def test_rows_that_fit_nowhere_end_all(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(ranks: Ranks) -> bool:
         if ranks.rank == 1:
@@ -207,6 +215,7 @@ def test_rows_that_fit_nowhere_end_all(make_trainer: MakeTrainer, monkeypatch: p
     assert run_ranks(2, work) == [True, True]
 
 
+@pytest.mark.slow
 def test_all_see_that_training_has_diverged(make_trainer: MakeTrainer) -> None:
     def work(ranks: Ranks) -> int:
         trainer = make_trainer(ranks=ranks, clock=every_step())
@@ -221,6 +230,7 @@ def test_all_see_that_training_has_diverged(make_trainer: MakeTrainer) -> None:
     assert run_ranks(2, work) == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_rank_that_gives_up_lets_the_others_go(make_trainer: MakeTrainer) -> None:
     def sampler(_: object) -> Samples:
         raise InvalidSetting("field", "value", "another")
@@ -247,6 +257,7 @@ def test_nobody_leaves_before_all_are_done(tmp_path: Path) -> None:
     assert run_ranks(3, work) == [["done-0", "done-1", "done-2"]] * 3
 
 
+@pytest.mark.slow
 def test_ranks_are_timed_together(make_trainer: MakeTrainer) -> None:
     def work(ranks: Ranks) -> tuple[int, float]:
         trainer = make_trainer(ranks=ranks)
@@ -264,6 +275,7 @@ def test_ranks_are_timed_together(make_trainer: MakeTrainer) -> None:
     assert results[0][1] > 0
 
 
+@pytest.mark.slow
 def test_a_longer_training_is_longer_for_all(make_trainer: MakeTrainer) -> None:
     first = make_trainer()
     list(first.events())

@@ -76,6 +76,7 @@ def test_each_member_learns_for_itself(make_trainer: MakeTrainer, teachers: int,
             torch.testing.assert_close(2 * mine, gradient, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", SHORTAGES)
 def test_a_batch_that_does_not_fit_is_read_in_parts_to_the_same_effect(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, error: BaseException

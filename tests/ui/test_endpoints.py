@@ -66,6 +66,7 @@ def written(studio: Studio, **settings: Any) -> str:
     return end.text
 
 
+@pytest.mark.slow
 def test_the_endpoints_are_these_and_nothing_of_the_page(client: Client, shared: str) -> None:
     assert sorted(client.view_api(return_format="dict")["named_endpoints"]) == WRITING
     found = client_of(shared).view_api(return_format="dict")
@@ -163,6 +164,7 @@ def test_what_cannot_be_scored_is_a_sentence(client: Client, text: str, given: s
         client.predict(text, "tiny", api_name="/score")
 
 
+@pytest.mark.slow
 def test_runs_are_started_looked_at_and_changed(shared: str, people: People, small_text: Path) -> None:
     anna = client_of(shared, people, "anna")
     run_id = anna.predict(
@@ -186,6 +188,7 @@ def test_runs_are_started_looked_at_and_changed(shared: str, people: People, sma
     assert anna.predict(run_id, "discard", api_name="/change_run") == []
 
 
+@pytest.mark.slow
 def test_runs_of_others_are_not_there(shared: str, people: People, small_text: Path) -> None:
     anna = client_of(shared, people, "anna")
     run_id = anna.predict(text=small_text.read_text(), api_name="/train")

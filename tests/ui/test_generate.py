@@ -288,6 +288,7 @@ def test_what_runs_an_adapted_model_is_named(tab: GenerateTab) -> None:
     assert "tiny on PyTorch fp32" in shown[-1].status
 
 
+@pytest.mark.slow
 def test_a_long_text_is_continued_from_its_end(tab: GenerateTab, studio: Studio) -> None:
     end = "The captain found a "
     text = "x" * 10 + "月" * studio.limits.max_prompt_chars

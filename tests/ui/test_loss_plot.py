@@ -230,6 +230,7 @@ losses = st.one_of(st.floats(0.01, 20.0), anything)
 many_points = st.lists(st.tuples(steps, losses), max_size=30)
 
 
+@pytest.mark.slow
 @given(
     curves=st.lists(st.builds(Curve, st.text(max_size=5), many_points, many_points), max_size=3),
     logarithmic=st.booleans(),

@@ -196,6 +196,7 @@ def test_what_is_wrong_with_a_zip_is_told(place: Place, zipped: Path, tmp_path: 
     assert place.bring(place.anna, tmp_path / "gone.zip")[0][-1].count("gone.zip cannot be read") == 1
 
 
+@pytest.mark.slow
 def test_an_import_that_is_cancelled_leaves_nothing(place: Place, trained_run: Path, tmp_path: Path) -> None:
     small = load_checkpoint(resolve_checkpoint(trained_run))
     shape = ModelSettings(vocab_size=small.model.settings.vocab_size, embedding_size=256, hidden_size=1024)

@@ -96,6 +96,7 @@ def test_a_run_whose_settings_are_damaged_is_shown_with_what_is_wrong(place: Pla
     assert "config.json" in updates[-5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "meant"), [(None, 0.0), (0.99, 0.98), (5, 0.98), (-1, 0.0), (math.nan, 0.0), ("x", 0.0)]
 )

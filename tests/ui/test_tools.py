@@ -100,6 +100,7 @@ def test_the_other_routes_answer_beside_it(url: str) -> None:
     assert "tiny" in [model["id"] for model in models]
 
 
+@pytest.mark.slow
 def test_the_page_opens_without_tools(studio: Studio) -> None:
     with served(build_page(studio), mcp_server=False) as url:
         assert httpx.get(url).status_code == 200

@@ -116,6 +116,7 @@ def given(update: Any) -> set[str]:
 
 
 class TestSuit:
+    @pytest.mark.slow
     @pytest.mark.parametrize("choice", [{}, {"base": "tiny"}, {"base": "tiny", "vocabulary": "new"}, {"minutes": "9"}])
     def test_no_answer_sets_a_value(self, form: Form, choice: dict[str, str]) -> None:
         form.pasted = make_text(characters=3_000)

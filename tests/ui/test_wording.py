@@ -185,6 +185,7 @@ json.dump({"labels": labels, "said": said, "browser": languages_for_browser()}, 
 """
 
 
+@pytest.mark.slow
 def test_one_file_is_all_that_another_language_takes(tmp_path: Path) -> None:
     package = tmp_path / "textgen"
     shutil.copytree(FOLDER.parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -34,14 +34,12 @@ def is_at_once(rows: int, size: int) -> bool:
 
 
 class CompiledSteps(PlainSteps):
-    """The same in bf16, one pass over the memory of each step."""
+    """In bf16, with one pass over the memory of each step."""
 
     def transposed(self, matrix: Tensor) -> Tensor:
-
         return transposed(matrix)
 
     def forward(self, weight: Tensor, projected: Tensor, bias: Tensor, saved: Saved) -> None:
-
         recur = Product(weight, saved.squashed.shape[1])
         threads = threads_of_step(saved.squashed)
         given = halves_of(projected), bias.detach().numpy()
@@ -52,7 +50,6 @@ class CompiledSteps(PlainSteps):
     def backward(
         self, weight: Tensor, saved: Saved, by_step: Tensor, by_hidden: Tensor, by_cell: Tensor, by_gates: Tensor
     ) -> tuple[Tensor, Tensor]:
-
         back = Product(self.transposed(weight), len(by_hidden))
         threads = threads_of_step(saved.squashed)
         by_bias = torch.zeros(threads, by_gates.shape[-1])
@@ -85,13 +82,12 @@ class CompiledWindow(CompiledSteps):
         return self._rows(saved.cells[-1])
 
     def forward(self, weight: Tensor, projected: Tensor, bias: Tensor, saved: Saved) -> None:
-
         _, rows, size = saved.outputs.shape
         threads = threads_of_window(rows, size)
         packed = room_for_rows(rows, size)
         window_forward(
             threads,
-            columns_packed(weight),
+            columns_packed(weight.contiguous()),
             packed,
             words_of(saved.outputs),
             np.empty((threads, 4, _whole(rows), COLUMNS), dtype=np.float32),
@@ -104,7 +100,6 @@ class CompiledWindow(CompiledSteps):
     def backward(
         self, weight: Tensor, saved: Saved, by_step: Tensor, by_hidden: Tensor, by_cell: Tensor, by_gates: Tensor
     ) -> tuple[Tensor, Tensor]:
-
         _, rows, size = saved.outputs.shape
         threads = threads_of_window(rows, size)
         packed = room_for_rows(rows, 4 * size)
@@ -113,7 +108,7 @@ class CompiledWindow(CompiledSteps):
         hidden[:, :rows] = self._panels(by_hidden).view(-1, rows, COLUMNS)
         window_backward(
             threads,
-            rows_packed(weight),
+            rows_packed(weight.contiguous()),
             packed,
             words_of(by_gates),
             hidden.numpy(),

@@ -309,6 +309,7 @@ def test_an_import_has_an_end(bring: Bring) -> None:
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.slow
 @needs_rlimits
 def test_a_file_that_takes_too_much_memory_is_given_up(bring: Bring) -> None:
     limits = Limits(max_import_memory_bytes=250_000_000, max_import_field_chars=100_000_000)
@@ -356,6 +357,7 @@ def test_no_process_can_start(bring: Bring) -> None:
     assert all(isinstance(result.problem, (ImportFailed, ImportTooBig)) for result in results)
 
 
+@pytest.mark.slow
 @needs_rlimits
 def test_nothing_is_left_running_and_no_secret_is_handed_on(
     bring: Bring, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
