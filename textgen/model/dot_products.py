@@ -1,8 +1,8 @@
 """Products of a batch's rows with one weight in bf16, within compiled loops: by the dot products of AVX512-BF16.
 
 oneDNN multiplies so few rows no faster, and each of its calls costs some microseconds of a step that takes a hundred.
-What is multiplied lies in words of two bf16 numbers that follow each other along what is summed over, in panels that are
-read from front to end.
+What is multiplied lies in words of two bf16 numbers that follow each other along what is summed over, the words in
+panels, which are read from front to end.
 """
 
 from __future__ import annotations
