@@ -86,6 +86,7 @@ def theme() -> gr.themes.Base:
         "button_primary_background_fill_hover": "*primary_800",
         "body_text_color_subdued": "*neutral_600",
         "block_info_text_color": "*neutral_600",
+        "block_label_text_color": "*primary_700",
         "input_border_color": "*neutral_300",
         "input_border_width": "1px",
         "block_border_width": "1px",
