@@ -179,6 +179,10 @@ def test_the_version_is_told(cli: Cli) -> None:
         ("train --resume full --out new", "resume: out beside it was given"),
         ("train text.txt --resume full", "resume: files beside it was given"),
         ("train --resume full --window 5", "resume: window beside it was given"),
+        (
+            "train text.txt --out new --nproc-per-node 3",
+            "batch_size: 16 was given; allowed: a multiple of 3, the number of",
+        ),
         ("train --resume full --preset quick", "resume: preset beside it was given"),
         ("generate", "--checkpoint"),
         ("generate --checkpoint gone", "gone, folder: there is no such folder"),

@@ -110,7 +110,9 @@ def _add_train(verbs: Any) -> None:
         metavar="DIR",
         help="go on with the run in this folder; with --steps, --epochs or --minutes train it that much longer",
     )
-    parser.add_argument("--preset", help="quick (3 minutes), balanced (15) or thorough (60); default quick")
+    parser.add_argument(
+        "--preset", help="quick (3 minutes), balanced (15) or thorough (60); default: what suits --minutes, or quick"
+    )
     parser.add_argument("--base", metavar="CHECKPOINT", help="start from this checkpoint")
     parser.add_argument(
         "--teacher",

@@ -387,6 +387,16 @@ def test_a_lost_queue_is_made_again_from_the_folders(manager: JobManager, quick:
     assert again.view(run, ANN).owner == "ann"
 
 
+def test_all_that_was_let_in_is_queued_again_though_fewer_would_be_now(manager: JobManager, quick: RunSettings) -> None:
+    manager = limited(manager)
+    runs = [manager.submit(quick, person=ANN) for _ in range(3)]
+    for path in manager.root.glob("queue.sqlite3*"):
+        path.unlink()
+    again = limited(manager, max_queued_runs_per_person=1, max_queued_runs=1)
+    again.recover()
+    assert sorted(again.view(run).position or 0 for run in runs) == [1, 2, 3]
+
+
 def test_what_waits_is_queued_again_where_the_queue_is_deleted_under_a_server(
     manager: JobManager, quick: RunSettings
 ) -> None:

@@ -9,7 +9,7 @@ from tests.grammar import make_text
 from textgen.config import RunSettings, TrainingBudget, parse_settings
 from textgen.errors import InvalidSetting
 from textgen.text.readers import open_text
-from textgen.training.presets import PresetName, TextSurvey, preset_settings, survey_text
+from textgen.training.presets import PresetName, TextSurvey, preset_for, preset_settings, survey_text
 
 SMALL, MIDDLE, LARGE = (TextSurvey(size, 60) for size in (50_000, 1_000_000, 10_000_000))
 CHINESE = TextSurvey(2_000_000, 3_500)
@@ -35,6 +35,14 @@ def test_patience_buys_time_and_size() -> None:
     sizes = [run.model.hidden_size * run.model.members for run in runs]
     assert sizes == sorted(sizes)
     assert [run.model.members for run in runs] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "name"),
+    [(None, "quick"), (0.5, "quick"), (5, "quick"), (12, "balanced"), (20, "balanced"), (45, "thorough")],
+)
+def test_a_budget_of_minutes_has_a_preset(minutes: float | None, name: str) -> None:
+    assert preset_for(minutes) == name
 
 
 def test_two_networks_share_the_time_where_it_suffices_for_both() -> None:

@@ -48,3 +48,8 @@ def test_a_training_loss_far_above_its_lowest_has_diverged_since_then() -> None:
 def test_a_single_bad_report_is_no_divergence() -> None:
     losses = [*FALLING[:20], (195, 9.0), *FALLING[20:]]
     assert verdict(evaluations(2.0, 1.8), losses).kind == "improving"
+
+
+def test_worse_than_by_chance_has_diverged_whatever_came_before() -> None:
+    assert verdict(evaluations(52.6, 37.1), []) == Verdict("diverged", 100, 200, 37.1, 37.1)
+    assert verdict(evaluations(11.0, 9.0), []).kind == "improving"

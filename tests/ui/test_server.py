@@ -278,7 +278,7 @@ def test_a_root_path_is_a_path_or_an_address(path: str) -> None:
     check_root_path(path)
 
 
-@pytest.mark.parametrize("path", ["studio", "/a b", "//", "/a?b", "ftp://example.org", "https://"])
+@pytest.mark.parametrize("path", ["studio", "/a b", "//", "/../a", "/a?b", "ftp://example.org", "https://"])
 def test_what_is_no_root_path_is_told_before_anything_is_loaded(path: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="root_path: "):
         serve_forever([tmp_path], root_path=path)

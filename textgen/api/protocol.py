@@ -159,10 +159,12 @@ def as_api_error(error: ApiError | TextgenError) -> ApiError:
         return ApiError(404, str(error), param="model", code="model_not_found")
     if isinstance(error, InvalidSetting):
         named = str(error.params["field"])
-        field = {"max_new_tokens": "max_tokens", "num_samples": "n", "num_beams": "best_of", "num_return": "n"}.get(
-            named, named.partition(".")[0]
+        asked = {"max_new_tokens": "max_tokens", "num_samples": "n", "num_beams": "best_of", "num_return": "n"}.get(
+            named
         )
-        return ApiError(400, str(error), param=field)
+        # By the name that the client has given it.
+        sentence = str(error).replace(f"{named}: ", f"{asked}: ", 1) if asked else str(error)
+        return ApiError(400, sentence, param=asked or named.partition(".")[0])
     if isinstance(error, Busy | LearningElsewhere):
         return ApiError(429, str(error), kind="rate_limit_error", code="rate_limit_exceeded")
     if isinstance(error, DeadlineExceeded | EngineClosed):

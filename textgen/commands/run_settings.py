@@ -42,7 +42,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
     if checked.base is not None:
         _check_beside_base(_merged([layer["text"] for layer in layers]), layers[-1])
     if options.preset is not None or options.config is None:
-        layers.insert(0, _preset(options.preset or "quick", checked, layers))
+        layers.insert(0, _preset(options.preset, checked, layers))
     for section in _SECTIONS:
         asked[section] = _merged([layer[section] for layer in layers])
     return parse_settings(RunSettings, asked)
@@ -80,9 +80,9 @@ def _check_beside_teachers(given: dict[str, Any]) -> None:
             raise InvalidSetting("teachers", f"--{name.replace('_', '-')} beside them", "none: they bring theirs")
 
 
-def _preset(name: str, settings: RunSettings, layers: list[dict[str, Any]]) -> dict[str, Any]:
+def _preset(name: str | None, settings: RunSettings, layers: list[dict[str, Any]]) -> dict[str, Any]:
     from textgen.text.readers import open_text
-    from textgen.training.presets import preset_settings, survey_text
+    from textgen.training.presets import preset_for, preset_settings, survey_text
 
     if not settings.files:
         raise InvalidSetting("files", "none", "at least one text file")
@@ -95,6 +95,7 @@ def _preset(name: str, settings: RunSettings, layers: list[dict[str, Any]]) -> d
     budget = parse_settings(
         RunSettings, {"training": {name: asked[name] for name in _BUDGETS if name in asked}}
     ).training
+    name = preset_for(budget.minutes) if name is None else name
     return preset_settings(name, survey, base=settings.base is not None, budget=budget)
 
 

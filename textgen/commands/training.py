@@ -73,10 +73,15 @@ def _torchrun(options: argparse.Namespace) -> Any:
 
 def _train_together(torchrun: Any, options: argparse.Namespace, line: StatusLine) -> int:
     """Lets torchrun run this very command in every process, and answers for them."""
+    from textgen.jobs.run_folder import RunFolder
     from textgen.jobs.supervision import Supervisor
 
     if options.resume is not None:
         check_resume(options)
+        settings = RunFolder(options.resume).settings()
+    else:
+        settings = run_settings(options)
+    torchrun.check_batch(settings.training.batch_size)
     with temporary_folder() as folder:
         supervisor = Supervisor(folder)
         with stopping_on_interrupt(supervisor.stop, line):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -44,13 +45,15 @@ class Dispatcher:
 
     def dispatch(self) -> None:
         """Starts what may start and tidies up after processes that have died. To be called often, from anywhere."""
-        if self._store.identity != self._known_queue and not self._attended:
-            self._known_queue = self._store.identity
+        identity = self._store.identity
+        if identity != self._known_queue and not self._attended:
             self._queue_again()
+            self._known_queue = identity
         entries = self._store.entries()
         self._launcher.reap(kept={str(entry.claim) for entry in entries if entry.state == "starting"})
+        names = set(self._folders.names()) if entries else set()
         for entry in entries:
-            self._look_after(entry)
+            self._look_after(entry, is_there=entry.run_id in names)
         if self._attended:
             return
         max_running = self._limits.max_runs_training_per_device
@@ -88,14 +91,14 @@ class Dispatcher:
                 folder.replace_status(before)
             raise
 
-    def _add(self, folder: RunFolder, owner: str, task: dict[str, Any]) -> None:
+    def _add(self, folder: RunFolder, owner: str, task: dict[str, Any], *, bounded: bool = True) -> None:
         self._store.add(
             folder.path.name,
             owner=owner,
             device=self._device(),
             task={**task, "max_minutes": self._limits.max_run_minutes},
-            max_of_owner=self._limits.max_queued_runs_per_person,
-            max_of_all=self._limits.max_queued_runs,
+            max_of_owner=self._limits.max_queued_runs_per_person if bounded else sys.maxsize,
+            max_of_all=self._limits.max_queued_runs if bounded else sys.maxsize,
         )
 
     def _queue_again(self) -> None:
@@ -111,7 +114,8 @@ class Dispatcher:
                 leave_queue(folder, status, "interrupted")
             elif name not in queued:
                 owner = str(folder.read_about().get("owner", ""))
-                self._add(folder, owner, dict(status.details.get("task") or {}))
+                # It was let in once, perhaps when more were.
+                self._add(folder, owner, dict(status.details.get("task") or {}), bounded=False)
 
     def _start(self, entry: QueueEntry, *, only_prepare: bool = False) -> None:
         folder, claim = self._folders.folder(entry.run_id), str(entry.claim)
@@ -121,9 +125,9 @@ class Dispatcher:
             if self._store.give_up_start(entry.run_id, claim) == "failed":
                 folder.write_failure(CannotStart(error.strerror or str(error)))
 
-    def _look_after(self, entry: QueueEntry) -> None:
+    def _look_after(self, entry: QueueEntry, *, is_there: bool) -> None:
         claim, expired = str(entry.claim), entry.has_expired(self._wall_clock())
-        if entry.run_id not in self._folders.names():
+        if not is_there:
             if entry.state == "waiting":
                 self._store.cancel(entry.run_id)
             elif expired:

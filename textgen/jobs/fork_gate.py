@@ -17,7 +17,10 @@ class ForkGate:
     """
 
     def __init__(self) -> None:
-        self._begin()
+        self._changed = threading.Condition()
+        self._inside: Counter[int] = Counter()
+        self._forking = 0
+        self._closed = False
         if hasattr(os, "register_at_fork"):  # Windows does not fork
             os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._begin)
 
@@ -37,18 +40,29 @@ class ForkGate:
                     del self._inside[me]
                 self._changed.notify_all()
 
-    def _begin(self) -> None:
-        self._changed = threading.Condition()
-        self._inside: Counter[int] = Counter()
-        self._forking = 0
-
     def _close(self) -> None:
         me = threading.get_ident()
         self._changed.acquire()
         self._forking += 1
-        self._changed.wait_for(lambda: self._inside.keys() <= {me})
+        try:
+            self._changed.wait_for(lambda: self._inside.keys() <= {me})
+        except BaseException:  # Ctrl-C, say: Python tells of it, and forks all the same
+            self._forking -= 1
+            self._changed.release()
+            raise
+        self._closed = True
 
     def _open(self) -> None:
-        self._forking -= 1
-        self._changed.notify_all()
-        self._changed.release()
+        if self._closed:  # by this thread: the others wait for it
+            self._closed = False
+            self._forking -= 1
+            self._changed.notify_all()
+            self._changed.release()
+
+    def _begin(self) -> None:
+        """In the fork only the thread that forked is left, inside or not."""
+        me = threading.get_ident()
+        self._changed = threading.Condition()
+        self._inside = Counter({me: self._inside[me]} if me in self._inside else {})
+        self._forking = 0
+        self._closed = False

@@ -53,6 +53,12 @@ class Torchrun:
         if self.nnodes > 1:
             self._endpoint()
 
+    def check_batch(self, batch_size: int) -> None:
+        """Raises `InvalidSetting` when `batch_size` streams cannot be shared out evenly, before anything is started."""
+        if batch_size % self.world_size:
+            allowed = f"a multiple of {self.world_size}, the number of processes"
+            raise InvalidSetting("batch_size", batch_size, allowed)
+
     def command(self, module: str, arguments: Sequence[str]) -> list[str]:
         """The call that lets each process run `python -m MODULE ARGUMENTS`."""
         call = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(self.nnodes)]

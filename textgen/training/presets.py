@@ -113,6 +113,12 @@ def preset_settings(
     return {"text": {"vocab_size": vocab_size}, "model": dict(model), "training": chosen}
 
 
+def preset_for(minutes: float | None) -> PresetName:
+    """The preset that suits a budget of minutes; without one the quickest."""
+    # Between two presets the one whose own minutes are fewer times more, or less.
+    return "quick" if minutes is None or minutes < 7.0 else "balanced" if minutes < 30.0 else "thorough"
+
+
 def tuning_settings(passes: float) -> dict[str, Any]:
     """Training settings for a model that has learned already and is to read a new text about `passes` times.
 

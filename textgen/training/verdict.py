@@ -15,6 +15,8 @@ _FLAT = 0.003
 _RISEN = 0.005
 # Nats per token by which the training loss must have risen above its lowest for training to have gone wrong.
 _DIVERGED = 1.0
+# Nats per character that no guess at random costs, whatever the vocabulary.
+_WORSE_THAN_CHANCE = 20.0
 _SMOOTHED = 5
 
 
@@ -35,13 +37,14 @@ class Verdict:
 def verdict(evaluations: Points, losses: Points) -> Verdict:
     """Judges a run by (step, nats per character) of its evaluations and (step, nats per token) of its training.
 
-    diverged: a loss is no number, or the training loss (median of five reports) is a nat above its lowest. overfitting:
+    diverged: a loss is no number or worse than by chance, or the training loss (median of five reports) is a nat above
+    its lowest. overfitting:
     the held-out loss has risen by half a percent from its best, over two evaluations at least, while the training loss
     did not rise. flat: it has moved by less than 0.3 % over the last three. too_early: fewer than two evaluations.
     """
     diverged_since = _diverged_since(losses)
     if diverged_since is None:
-        diverged_since = next((step for step, value in evaluations if not math.isfinite(value)), None)
+        diverged_since = next((step for step, value in evaluations if not value < _WORSE_THAN_CHANCE), None)
     finite = [(step, value) for step, value in evaluations if math.isfinite(value)]
     if not finite:
         return Verdict("too_early" if diverged_since is None else "diverged", diverged_since)

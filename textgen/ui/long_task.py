@@ -53,11 +53,12 @@ class LongTask:
         *,
         begins: str,
         ended: Callable[[T], Updates],
+        always: Updates | None = None,
     ) -> Iterator[Updates]:
         """Does `work` in a thread; yields how far it is, and in the end what `ended` tells of what it made.
 
-        `begins` is the key of what is told until the work itself tells something. Errors become sentences. Where the
-        page is closed the work goes on.
+        `begins` is the key of what is told until the work itself tells something; `always` is updated in the end,
+        whatever it is. Errors become sentences. Where the page is closed the work goes on.
         """
         session, following = str(request.session_hash), LongWork(work, name=f"textgen-{self._name}")
         self._running[session] = following
@@ -76,7 +77,7 @@ class LongTask:
         finally:
             if self._running.get(session) is following:
                 del self._running[session]
-        yield {self._button: gr.Button(visible=False), **ending}
+        yield {self._button: gr.Button(visible=False), **ending, **(always or {})}
 
     def cancel(self, request: gr.Request) -> None:
         """Ends what this page has running, which is told in its line."""

@@ -15,6 +15,8 @@ _LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
 # Of components of the page.
 Updates = dict[Any, Any]
+_at_work: set[LongWork[Any]] = set()
+_at_work_lock = threading.Lock()
 
 
 class LongWork(Generic[T]):
@@ -31,6 +33,8 @@ class LongWork(Generic[T]):
         self._work = work
         self._lock = threading.Lock()
         self._cancelled = self._finishing = False
+        with _at_work_lock:
+            _at_work.add(self)
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     @property
@@ -71,4 +75,14 @@ class LongWork(Generic[T]):
                 # Whoever cancelled is told that, and not what happened after.
                 _LOGGER.error("work that was cancelled failed", exc_info=error)
         finally:
+            with _at_work_lock:
+                _at_work.discard(self)
             self._told.put(None)
+
+
+def cancel_all() -> None:
+    """Ends everybody's work, so that who follows it is told before the server is gone."""
+    with _at_work_lock:
+        everybodys = list(_at_work)
+    for work in everybodys:
+        work.cancel()

@@ -32,6 +32,7 @@ class ModelSource:
         language_name: str,
         *,
         begins: str,
+        always: Updates | None = None,
     ) -> Iterator[Updates]:
         """Has `get` make a model the person's own; yields how far it is, then its name."""
         language, person = known_language(language_name), self._people.of(request)
@@ -40,7 +41,10 @@ class ModelSource:
             title = self._workshop.jobs.fetched.titles(person).get(name, name)
             return {task.status: status_html(say("model_brought", language, title=title)), self.brought: name}
 
-        yield from task.follow(lambda progress: get(person, progress), request, language, begins=begins, ended=ended)
+        def work(progress: ProgressCallback) -> str:
+            return get(person, progress)
+
+        yield from task.follow(work, request, language, begins=begins, ended=ended, always=always)
 
 
 class HubFetch(ModelSource):
@@ -108,5 +112,6 @@ class ZipImport(ModelSource):
         def get(person: Person, progress: ProgressCallback) -> str:
             return self._workshop.import_zip(Path(file), PurePath(file).name, person, progress)
 
-        yield from self._bring(self.task, get, request, language_name, begins="progress_checking")
-        yield {self.file: None}
+        # In one update with the end of the task: of two at once the page loses one.
+        emptied = {self.file: None}
+        yield from self._bring(self.task, get, request, language_name, begins="progress_checking", always=emptied)

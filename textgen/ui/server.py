@@ -30,6 +30,7 @@ from textgen.studio import BackendName, Studio
 from textgen.ui.build import build_page
 from textgen.ui.endpoints import TOOLS
 from textgen.ui.i18n import build_i18n, languages_for_browser
+from textgen.ui.long_work import cancel_all
 from textgen.ui.people import NOBODY_ELSE, OwnerCookie, People, Visitors
 from textgen.ui.shutdown import asked_to_end, end_gracefully, leave
 from textgen.ui.zero_gpu import ZeroGpuStudio, lends_gpu, lent_training
@@ -162,7 +163,12 @@ def serve_forever(
         sys.stdout.write(f"Textgen Studio is at {url} (Ctrl-C ends it)\n")
         sys.stdout.flush()
         asked.wait()
-        end_gracefully(page, studio.close)
+
+        def end_streams() -> None:
+            cancel_all()
+            studio.close()
+
+        end_gracefully(page, end_streams)
     leave()
 
 
@@ -199,7 +205,8 @@ def _launch(page: gr.Blocks, limits: Limits, **options: Any) -> str:
 
 def check_root_path(root_path: str) -> None:
     """`InvalidSetting` for what is neither a path nor an address."""
-    if root_path and not re.fullmatch(r"(https?://[^/?#\s]+)?(/[^/?#\s]+)*/?", root_path):
+    parts = set(root_path.split("/"))
+    if root_path and (parts & {".", ".."} or not re.fullmatch(r"(https?://[^/?#\s]+)?(/[^/?#\s]+)*/?", root_path)):
         raise InvalidSetting("root_path", root_path, "a path like /studio, or a whole address")
 
 
