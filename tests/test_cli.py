@@ -392,7 +392,7 @@ def test_copies_are_told_and_avoided(cli: Cli, trained_run: Path) -> None:
 
 def test_a_checkpoint_gets_an_index_of_its_text(cli: Cli, trained_run: Path, small_text: Path, tmp_path: Path) -> None:
     shutil.copytree(trained_run / "checkpoints" / "best", "old")
-    made = Path("old/copy_index.bin")
+    made = Path("old/copy_index.safetensors")
     whole = made.read_bytes()
     made.unlink()
     score = ("score", "--checkpoint", "old", "--text", "Mira", "--json")
@@ -406,7 +406,7 @@ def test_a_checkpoint_gets_an_index_of_its_text(cli: Cli, trained_run: Path, sma
     assert "100.0% of the text's sequences of 8 tokens, passages of 8 tokens or more" in result.out
     assert cli(*score).last_json["copied_share"] == 0.0
     assert cli("export", "--checkpoint", "old", "--out", "new").status == 0
-    assert Path("new/copy_index.bin").read_bytes() == whole
+    assert Path("new/copy_index.safetensors").read_bytes() == whole
     assert cli("index", "--checkpoint", "nowhere", small_text).status == 2
 
 

@@ -139,7 +139,7 @@ class TestRoundTrip:
         told: list[Progress] = []
         push(tmp_path / "large", REPO, token=WRITER, endpoint=hub.address, progress=told.append)
         files = hub.repositories[REPO].files
-        assert sum(name.endswith(".safetensors") for name in files) >= 2
+        assert sum(name.startswith("model") and name.endswith(".safetensors") for name in files) >= 2
         assert max(map(len, files.values())) <= MAX_FILE_BYTES
         *uploading, last = told
         assert uploading[-1].done == uploading[-1].total
@@ -148,7 +148,7 @@ class TestRoundTrip:
         assert_same(load_checkpoint(tmp_path / "out"), large)
         # A smaller model in its place: nothing of the larger one may stay.
         push(folder, REPO, token=WRITER, endpoint=hub.address)
-        assert [name for name in files if "safetensors" in name] == [WEIGHTS]
+        assert [name for name in files if name.startswith("model") and "safetensors" in name] == [WEIGHTS]
         pull_it()
         assert_same(load_checkpoint(tmp_path / "out"), load_checkpoint(folder))
 
@@ -295,7 +295,12 @@ class TestPull:
         ours = set(pushed.files)
         for name in ("pytorch_model.bin", "model.py", "tokenizer.pkl", "model.safetensors.py", "a/config.json"):
             pushed.files[name] = b"import os"
-        for name in ("copy_index.bin.py", "../config.json", "model-1-of-2.safetensors", "tokenizer.model.pickle"):
+        for name in (
+            "copy_index.safetensors.py",
+            "../config.json",
+            "model-1-of-2.safetensors",
+            "tokenizer.model.pickle",
+        ):
             pushed.files[name] = b"import os"
         pull_it()
         assert set(hub.downloaded()) == ours
@@ -307,7 +312,7 @@ class TestPull:
             (replace(LIMITS, max_weights_bytes=10_000), WEIGHTS),
             (replace(LIMITS, max_config_bytes=10), "config.json|README.md|generation_config.json"),
             (replace(LIMITS, max_tokenizer_bytes=10), "tokenizer.model"),
-            (replace(LIMITS, max_copy_indexes_bytes=10), "copy_index.bin"),
+            (replace(LIMITS, max_copy_indexes_bytes=10), "copy_index.safetensors"),
         ],
     )
     def test_what_is_too_large_is_refused_before_it_comes(

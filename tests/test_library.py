@@ -334,7 +334,7 @@ def test_a_checkpoint_that_is_replaced_has_another_version(tmp_path: Path) -> No
     save_checkpoint(folder, Checkpoint(model, b"a tokenizer"))
     assert checkpoint_version(folder) != version
     version = checkpoint_version(folder)
-    (folder / "copy_index.bin").write_bytes(b"an index")
+    (folder / "copy_index.safetensors").write_bytes(b"an index")
     assert checkpoint_version(folder) != version
     (folder / "config.json").unlink()
     with pytest.raises(MissingFile, match=r"config\.json cannot be read"):

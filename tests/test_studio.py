@@ -406,7 +406,8 @@ def test_the_backend_is_chosen_and_may_be_forced(models: Path, tmp_path: Path) -
     assert names["torch"].startswith("PyTorch fp32")
     assert len(list(tmp_path.iterdir())) == 1  # the graphs, made once
     assert {path.name for path in (models / "tiny").iterdir()} <= {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.model", "README.md", "copy_index.bin"
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.model", "README.md",
+        "copy_index.safetensors",
     }  # fmt: skip
 
 
@@ -520,9 +521,9 @@ def test_a_model_without_an_index_says_nothing_of_copies_and_cannot_avoid_them(s
 
 def test_an_index_that_is_damaged_or_of_another_model_is_refused(studio: Studio, models: Path, tmp_path: Path) -> None:
     shutil.copytree(models / "tiny", tmp_path / "tiny")
-    index = tmp_path / "tiny" / "copy_index.bin"
+    index = tmp_path / "tiny" / "copy_index.safetensors"
     index.write_bytes(index.read_bytes()[:-1] + b"?")
-    with pytest.raises(BadCheckpoint, match=r"copy_index\.bin, checksum"):
+    with pytest.raises(BadCheckpoint, match=r"copy_index\.safetensors, checksum"):
         LoadedModel(tmp_path / "tiny", running=Running(torch.device("cpu")), limits=Limits())
 
 

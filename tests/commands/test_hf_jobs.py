@@ -88,7 +88,7 @@ def test_the_job_is_followed_to_where_the_model_is(cli: Cli, hub: Hub) -> None:
     # Preset, options and seed as they would be here.
     found = config(hub)
     assert (found.training.minutes, found.training.seed, found.model.hidden_size) == (60, 5, 32)
-    assert found.training.window != RunSettings().training.window
+    assert found.training.embedding_dropout != RunSettings().training.embedding_dropout
     assert not Path("runs").exists()
 
 

@@ -121,10 +121,10 @@ def test_a_login_that_is_no_token_is_told_before_anyone_is_asked(hub: Hub, textg
 
 def test_what_cannot_be_run_does_not_come(hub: Hub, textgen: Textgen, trained_run: Path, tmp_path: Path) -> None:
     assert textgen("push", trained_run, "anna/tales", HF_TOKEN=WRITER).returncode == 0
-    hub.repositories["anna/tales"].files["copy_index.bin"] = b"garbage" * 1_000
+    hub.repositories["anna/tales"].files["copy_index.safetensors"] = b"garbage" * 1_000
     done = textgen("pull", "anna/tales", "--out", tmp_path / "out", HF_TOKEN=WRITER)
     assert done.returncode == 2
-    assert "copy_index.bin, header: not an index of copies" in done.stderr
+    assert "copy_index.safetensors, header: not an index of copies" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

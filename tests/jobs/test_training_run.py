@@ -151,12 +151,12 @@ def test_the_figures_of_copies_are_those_of_the_new_text(trained_run: Path) -> N
 def test_an_index_that_got_lost_or_damaged_is_built_anew(trained_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
-    path = run / "corpus" / "copy_index.bin"
+    path = run / "corpus" / "copy_index.safetensors"
     whole = path.read_bytes()
     for content in (None, b"", whole[:-1]):
         path.unlink() if content is None else path.write_bytes(content)
         train(resume_run(run, device="cpu"))
-        assert path.read_bytes() == whole == (run / "checkpoints" / "last" / "copy_index.bin").read_bytes()
+        assert path.read_bytes() == whole == (run / "checkpoints" / "last" / "copy_index.safetensors").read_bytes()
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(trained_run: Path, tmp_path: Path) -> None:

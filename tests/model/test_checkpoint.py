@@ -119,7 +119,7 @@ def test_missing_and_damaged_files_are_named(folder: Path, name: str) -> None:
         load_checkpoint(folder)
 
 
-READ = ["config.json", "tokenizer.model", "README.md", "copy_index.bin"]
+READ = ["config.json", "tokenizer.model", "README.md", "copy_index.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ READ = ["config.json", "tokenizer.model", "README.md", "copy_index.bin"]
 def test_a_file_that_goes_while_it_is_looked_at_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, moment: str
 ) -> None:
-    (folder / "copy_index.bin").write_bytes(b"index")
+    (folder / "copy_index.safetensors").write_bytes(b"index")
     real = getattr(Path, moment)
 
     def late(path: Path) -> Any:
@@ -196,15 +196,15 @@ def test_weights_that_are_no_numbers_are_refused(folder: Path) -> None:
 
 def test_the_index_of_copies_is_kept_and_may_be_missing(folder: Path, tmp_path: Path) -> None:
     assert load_checkpoint(folder).copy_index == b"not opened here"
-    (folder / "copy_index.bin").unlink()
+    (folder / "copy_index.safetensors").unlink()
     without = load_checkpoint(folder)
     assert without.copy_index == b""
     save_checkpoint(tmp_path / "again", without)
-    assert not (tmp_path / "again" / "copy_index.bin").exists()
+    assert not (tmp_path / "again" / "copy_index.safetensors").exists()
 
 
 def test_files_beyond_the_limits_are_not_read(folder: Path) -> None:
-    with pytest.raises(BadCheckpoint, match=r"copy_index\.bin, size"):
+    with pytest.raises(BadCheckpoint, match=r"copy_index\.safetensors, size"):
         load_checkpoint(folder, limits=Limits(max_copy_indexes_bytes=10))
     with pytest.raises(BadCheckpoint, match="size"):
         load_checkpoint(folder, limits=Limits(max_weights_bytes=100))

@@ -64,7 +64,7 @@ def test_a_base_goes_along_as_it_is_and_alone(tmp_path: Path, out: Path) -> None
     asked = RunSettings(files=(text(tmp_path / "a.txt"),), base=str(BASE), training=TRAINING)
     bundle = make_bundle(asked, out)
     names = {"config.json", "model.safetensors", "tokenizer.model", "generation_config.json", "README.md"}
-    names |= {"copy_index.bin"}
+    names |= {"copy_index.safetensors"}
     assert bundle.keys() == {"texts/0001/a.txt", *MADE, *(f"base/shakespeare/{name}" for name in names)}
     assert read_settings_file(bundle["config.json"])["base"] == "base/shakespeare"
     found, expected = load_checkpoint(bundle["base/shakespeare/config.json"].parent), load_checkpoint(BASE)

@@ -89,7 +89,7 @@ class TestUpload:
         told: list[Progress] = []
         space = put(hub, model, progress=told.append)
         names = ("config.json", "model.safetensors", "tokenizer.model", "generation_config.json", "README.md")
-        weights = {f"checkpoints/tales/{name}" for name in (*names, "copy_index.bin")}
+        weights = {f"checkpoints/tales/{name}" for name in (*names, "copy_index.safetensors")}
         made = {"README.md", "LICENSE", "app.py", "requirements.txt", ".gitattributes"}
         program = {name for name in tracked("textgen") if not name.startswith("textgen/benchmarks/")}
         assert space.files.keys() == {*program, *weights, *made}

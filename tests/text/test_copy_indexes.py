@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
 from textgen.errors import BadCheckpoint
 from textgen.text.copy_indexes import CopyIndexes
@@ -47,9 +48,30 @@ def test_a_guard_keeps_from_copying_any_of_them(indexes: CopyIndexes) -> None:
 def test_bytes_hold_all_of_them(indexes: CopyIndexes) -> None:
     read = CopyIndexes.from_bytes(indexes.to_bytes(), tokenizer_sha256=TOKENIZER)
     assert [part.to_bytes() for part in read.parts] == [part.to_bytes() for part in indexes.parts]
-    alone = index_of(OWN).to_bytes()
-    assert CopyIndexes((index_of(OWN),)).to_bytes() == alone
+    alone = CopyIndexes((index_of(OWN),)).to_bytes()
     assert len(CopyIndexes.from_bytes(alone, tokenizer_sha256=TOKENIZER).parts) == 1
+
+
+def test_their_file_is_one_of_safetensors(indexes: CopyIndexes) -> None:
+    tensors = load(indexes.to_bytes())
+    assert {name: tensor.tobytes() for name, tensor in tensors.items()} == {
+        f"text-{number}": part.to_bytes() for number, part in enumerate(indexes.parts)
+    }
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {},
+        {"text-1": np.zeros(9, np.uint8)},
+        {"text-0": np.zeros(9, np.float32)},
+        {"text-0": np.zeros((3, 3), np.uint8)},
+        {f"text-{number}": np.zeros(9, np.uint8) for number in range(65)},
+    ],
+)
+def test_other_tensors_are_no_indexes(tensors: dict[str, np.ndarray]) -> None:
+    with pytest.raises(BadCheckpoint, match="not an index of copies"):
+        CopyIndexes.from_bytes(save(tensors), tokenizer_sha256=TOKENIZER)
 
 
 def test_the_models_own_text_stays_where_there_is_no_room(indexes: CopyIndexes) -> None:

@@ -200,7 +200,7 @@ def test_a_damaged_index_is_refused_with_file_and_field(place: int, value: bytes
     data = patched(index_of(random_text(500)).to_bytes(), place, value)
     with pytest.raises(BadCheckpoint) as caught:
         NgramIndex.from_bytes(data, tokenizer_sha256=SHA)
-    assert (caught.value.params["file"], caught.value.params["field"]) == ("copy_index.bin", field)
+    assert (caught.value.params["file"], caught.value.params["field"]) == ("copy_index.safetensors", field)
 
 
 def test_an_index_of_another_tokenizer_is_refused() -> None:

@@ -5,7 +5,7 @@ model.safetensors       the weights; large ones may lie in several files, see `t
 tokenizer.model         the SentencePiece model
 generation_config.json  settings that suit the model
 README.md               the model card
-copy_index.bin          fingerprints of the training text's n-grams, see `textgen.text.copying`; may be missing
+copy_index.safetensors          fingerprints of the training text's n-grams, see `textgen.text.copying`; may be missing
 
 What a checkpoint says of itself is read without torch, which takes seconds to import; its weights are not.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FORMAT = "textgen-checkpoint"
 FORMAT_VERSION = 1
 CONFIG, TOKENIZER = "config.json", "tokenizer.model"
-GENERATION, CARD, COPY_INDEX = "generation_config.json", "README.md", "copy_index.bin"
+GENERATION, CARD, COPY_INDEX = "generation_config.json", "README.md", "copy_index.safetensors"
 
 
 @dataclass(frozen=True)

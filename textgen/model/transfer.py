@@ -13,7 +13,7 @@ from textgen.limits import Limits
 from textgen.model.checkpoint import CARD, CONFIG, GENERATION, TOKENIZER
 from textgen.model.weight_files import WEIGHTS, WEIGHTS_INDEX, is_weights
 
-_COPY_INDEX = re.compile(r"copy_index(-\d{5}-of-\d{5})?\.bin")
+_COPY_INDEX = re.compile(r"copy_index(-\d{5}-of-\d{5})?\.safetensors")
 
 
 def is_copy_index(name: str) -> bool:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from textgen.errors import BadCheckpoint
 from textgen.text.copying import NgramIndex, Span
 from textgen.text.ngrams import Ids
 
-_MAGIC = b"TGCOPY*N"
-_COUNT = struct.Struct("<8sH")
-_LENGTH = struct.Struct("<Q")
 _MOST = 64
+_NAME = "text-{}"
 
 
 @dataclass(frozen=True, eq=False)
 class CopyIndexes:
     """At least one index, of texts in one vocabulary; the model's own text comes first.
 
-    The file of a single one is that of `NgramIndex`. That of several names their sizes and holds one after the other.
+    Their file is one of safetensors, with the bytes of each as the tensor "text-0", "text-1" and so on.
     """
 
     parts: tuple[NgramIndex, ...]
@@ -55,32 +55,22 @@ class CopyIndexes:
 
     def to_bytes(self) -> bytes:
         """What `from_bytes` reads."""
-        parts = [part.to_bytes() for part in self.parts]
-        if len(parts) == 1:
-            return parts[0]
-        lengths = b"".join(_LENGTH.pack(len(part)) for part in parts)
-        return _COUNT.pack(_MAGIC, len(parts)) + lengths + b"".join(parts)
+        parts = (np.frombuffer(part.to_bytes(), np.uint8) for part in self.parts)
+        return save({_NAME.format(number): part for number, part in enumerate(parts)})
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, tokenizer_sha256: str, file: str = "copy_index.bin") -> CopyIndexes:
+    def from_bytes(cls, data: bytes, *, tokenizer_sha256: str, file: str = "copy_index.safetensors") -> CopyIndexes:
         """Raises `BadCheckpoint` for bytes that are no indexes, damaged ones, or ones for another tokenizer."""
-        pieces = _pieces(data, file) if data.startswith(_MAGIC) else [data]
-        return cls(tuple(NgramIndex.from_bytes(part, tokenizer_sha256=tokenizer_sha256, file=file) for part in pieces))
-
-
-def _pieces(data: bytes, file: str) -> Sequence[bytes]:
-    problem = BadCheckpoint(file, "lengths", "the file is damaged")
-    if len(data) < _COUNT.size:
-        raise problem
-    _, count = _COUNT.unpack_from(data)
-    start = _COUNT.size + count * _LENGTH.size
-    if not 1 <= count <= _MOST or len(data) < start:
-        raise problem
-    lengths = [_LENGTH.unpack_from(data, _COUNT.size + number * _LENGTH.size)[0] for number in range(count)]
-    if start + sum(lengths) != len(data):
-        raise problem
-    pieces = []
-    for length in lengths:
-        pieces.append(data[start : start + length])
-        start += length
-    return pieces
+        try:
+            tensors = load(data)
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise BadCheckpoint(file, "header", "not an index of copies") from error
+        names = [_NAME.format(number) for number in range(len(tensors))]
+        if not 1 <= len(names) <= _MOST or set(names) != tensors.keys():
+            raise BadCheckpoint(file, "header", "not an index of copies")
+        parts = []
+        for part in (tensors[name] for name in names):
+            if part.dtype != np.uint8 or part.ndim != 1:
+                raise BadCheckpoint(file, "header", "not an index of copies")
+            parts.append(NgramIndex.from_bytes(part.tobytes(), tokenizer_sha256=tokenizer_sha256, file=file))
+        return cls(tuple(parts))

@@ -123,7 +123,7 @@ class NgramIndex:
         return header + _CHECKSUM.pack(zlib.crc32(header + fingerprints)) + fingerprints
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, tokenizer_sha256: str, file: str = "copy_index.bin") -> NgramIndex:
+    def from_bytes(cls, data: bytes, *, tokenizer_sha256: str, file: str = "copy_index.safetensors") -> NgramIndex:
         """Raises `BadCheckpoint` for bytes that are no index, a damaged one, or one for another tokenizer."""
         start = _HEADER.size + _CHECKSUM.size
         if len(data) < start or not data.startswith(_MAGIC):
