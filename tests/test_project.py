@@ -106,6 +106,7 @@ class TestShippedModel:
         assert max(sizes) <= FILE_MAX_BYTES
         assert sum(sizes) <= MODEL_MAX_BYTES
 
+    @pytest.mark.slow
     def test_writes_words(self, folder: Path) -> None:
         model = LoadedModel(folder, running=Running(torch.device("cpu"), threads=1), limits=Limits())
         try:

@@ -63,6 +63,7 @@ def test_a_text_cut_by_the_servers_end_is_no_whole_one(closing: Callable[..., St
         assert text == "".join(logprobs.tokens)
 
 
+@pytest.mark.slow
 def test_a_text_that_takes_too_long_is_no_whole_one(closing: Callable[..., Studio]) -> None:
     studio = closing(Limits(max_new_tokens=100_000, request_deadline_seconds=0.5))
     with serving(studio, EVERYBODY) as address, client_of(address) as client:

@@ -8,6 +8,7 @@ import pytest
 from textgen.benchmarks.corpus import main, write_text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], ["--one-line", "--split", "line"]])
 def test_benchmark_prints_figures_and_removes_its_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str]

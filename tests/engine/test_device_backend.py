@@ -118,6 +118,7 @@ def test_rows_of_full_buckets_do_not_depend_on_their_neighbours() -> None:
         np.testing.assert_array_equal(backend.open_pool(4).step(np.arange(4), tokens)[0], logits[0])
 
 
+@pytest.mark.slow
 @given(lengths=st.lists(st.integers(1, 150), min_size=1, max_size=5), cell=st.sampled_from(CELLS), data=st.data())
 @settings(max_examples=15)
 def test_texts_of_any_lengths_are_read_as_if_step_by_step(lengths: list[int], cell: str, data: st.DataObject) -> None:

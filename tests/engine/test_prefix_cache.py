@@ -186,6 +186,7 @@ TestCacheAgainstADictionary = CacheMachine.TestCase
 TestCacheAgainstADictionary.settings = settings(stateful_step_count=25)
 
 
+@pytest.mark.slow
 @given(st.lists(texts, max_size=12), st.randoms(use_true_random=False))
 def test_the_order_of_insertion_leaves_no_trace(keys: list[Text], random: object) -> None:
     shuffled = list(keys)

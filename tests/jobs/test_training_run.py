@@ -173,6 +173,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(trained_run: Path, tmp_pa
     assert after.lineage == before.lineage
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(settings: RunSettings, tmp_path: Path) -> None:
     whole = start_run(tmp_path / "whole", settings, device="cpu")
     train(whole)
@@ -251,6 +252,7 @@ def test_a_base_is_not_needed_to_go_on(settings: RunSettings, trained_run: Path,
     assert load_checkpoint(run.folder.last).lineage["base"]["name"] == "base"
 
 
+@pytest.mark.slow
 def test_what_a_base_has_read_is_known_as_copied_too(settings: RunSettings, trained_run: Path, tmp_path: Path) -> None:
     (tmp_path / "new.txt").write_text("Nothing of this was ever told before. " * 60, encoding="utf-8")
     new = update_settings(settings, base=str(trained_run), files=(str(tmp_path / "new.txt"),))

@@ -122,6 +122,7 @@ def test_another_column_of_a_table_is_taken(store: UploadStore, file: File) -> N
     assert isinstance(missing.problem, NoSuchColumn)
 
 
+@pytest.mark.slow
 def test_how_a_file_was_to_be_read_goes_on_when_others_come(store: UploadStore, file: File) -> None:
     table = file("t.csv", b"note,poem\n" + b"a note,a poem of some length about the river\n" * 3)
     text = file("a.txt", "Вчера и сегодня. ".encode("windows-1251") * 9)

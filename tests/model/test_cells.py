@@ -170,6 +170,7 @@ def test_segments_cut_where_any_row_resets() -> None:
     assert list(segments(torch.zeros(2, 6, dtype=torch.bool))) == [(0, 6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_written_out_lstm_window_agrees_with_the_equations(batch: int, dtype: torch.dtype) -> None:

@@ -26,6 +26,7 @@ def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return bool(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch", "time", "width", "size"),
     [(1, 1, 1, 1), (3, 9, 6, 16), (2, 40, 33, 70), (8, 9, 6, 32), (16, 2, 5, 96), (33, 5, 20, 64), (9, 1, 3, 32)],

@@ -104,6 +104,7 @@ class TestUpload:
         uploaded = [progress for progress in told if progress.stage != FINISHING][-1]
         assert uploaded.done == uploaded.total == pytest.approx(sum(map(len, space.files.values())) / 1e6, abs=1e-3)
 
+    @pytest.mark.slow
     def test_a_second_one_removes_what_is_gone_and_nothing_else(self, hub: Hub, model: Path, tmp_path: Path) -> None:
         space = put(hub, model)
         space.files |= {"textgen/old.py": b"", "checkpoints/old/config.json": b"", "notes.md": b"mine"}

@@ -45,6 +45,7 @@ def of_type(events: list[Event], kind: type) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", sorted(cell_types()))
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_resumed_run_ends_with_the_same_bits(
@@ -138,6 +139,7 @@ def test_dropouts_rise_with_the_passes(make_trainer: MakeTrainer, tmp_path: Path
     assert not equal(weights(half), ends[0])
 
 
+@pytest.mark.slow
 def test_no_weights_are_evaluated_twice_however_long_that_takes(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +347,7 @@ def test_training_learns(cell: str, make_trainer: MakeTrainer) -> None:
     assert after.accuracy > 0.15
 
 
+@pytest.mark.slow
 def test_documents_can_be_kept_apart(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(steps=300, learning_rate=2e-2, average_decay=0.9, reset_at_document_ends=True)
     list(trainer.events())
@@ -435,6 +438,7 @@ def test_without_an_average_the_weights_themselves_are_kept(make_trainer: MakeTr
     assert all(torch.allclose(model, average) for model, average in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("budget", "threads"), [({"minutes": 0.5}, {1, 2}), ({"steps": 60}, {2})])
 def test_threads_are_chosen_where_the_budget_is_time(
     make_trainer: MakeTrainer, budget: dict[str, Any], threads: set[int]

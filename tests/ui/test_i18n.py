@@ -282,6 +282,7 @@ def sentences_on_settings() -> Iterator[errors.TextgenError]:
                     yield errors.NoText(field, given, needed)
 
 
+@pytest.mark.slow
 def test_no_english_is_left_in_what_a_chinese_page_says_on_settings() -> None:
     sentences = {say_error(error, "zh"): str(error) for error in sentences_on_settings()}
     assert len(sentences) > 25

@@ -47,6 +47,7 @@ def call(url: str, tool: str, **arguments: Any) -> Any:
     return ask(url, lambda session: session.call_tool(tool, arguments))
 
 
+@pytest.mark.slow
 def test_the_tools_are_these_and_are_described(url: str) -> None:
     tools = {tool.name: tool for tool in ask(url, lambda session: session.list_tools()).tools}
     assert sorted(tools) == ["generate", "models", "score"]

@@ -212,6 +212,7 @@ class TestStart:
         form.start(*(typed if name == "minutes" else "" for name in EXPERT_FIELDS))
         assert form.runs()[0].folder.settings().training.minutes == meant
 
+    @pytest.mark.slow
     def test_a_few_characters_are_too_little(self, form: Form) -> None:
         form.pasted = "Hi."
         form.start()
