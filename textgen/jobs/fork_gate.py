@@ -20,7 +20,7 @@ class ForkGate:
         self._changed = threading.Condition()
         self._inside: Counter[int] = Counter()
         self._forking = 0
-        self._closed = False
+        self._closed_by: int | None = None
         if hasattr(os, "register_at_fork"):  # Windows does not fork
             os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._begin)
 
@@ -50,11 +50,11 @@ class ForkGate:
             self._forking -= 1
             self._changed.release()
             raise
-        self._closed = True
+        self._closed_by = me
 
     def _open(self) -> None:
-        if self._closed:  # by this thread: the others wait for it
-            self._closed = False
+        if self._closed_by == threading.get_ident():  # it may have forked without
+            self._closed_by = None
             self._forking -= 1
             self._changed.notify_all()
             self._changed.release()
@@ -65,4 +65,4 @@ class ForkGate:
         self._changed = threading.Condition()
         self._inside = Counter({me: self._inside[me]} if me in self._inside else {})
         self._forking = 0
-        self._closed = False
+        self._closed_by = None

@@ -2,7 +2,7 @@
 
 oneDNN multiplies so few rows no faster, and each of its calls costs some microseconds of a step that takes a hundred.
 What is multiplied lies in words of two bf16 numbers that follow each other along what is summed over, the words in
-panels, which are read from front to end.
+panels, which are read from front to end. Columns, and what is summed over, are multiples of COLUMNS.
 """
 
 from __future__ import annotations
@@ -79,12 +79,9 @@ def _turn_part(number: int, parts: int, words: Words, packed: Words) -> None:
     first, last = bounds_of_part(number, parts, panels, 1)
     for panel in range(first, last):
         turned, top = packed[panel], panel * COLUMNS
-        for left in range(0, size - size % _LANES, _LANES):
+        for left in range(0, size, _LANES):
             for place in range(0, COLUMNS, _LANES):
                 tile_transposed(words, top + place, left, turned, left, place)
-        for left in range(size - size % _LANES, size):
-            for place in range(COLUMNS):
-                turned[left, place] = words[top + place, left]
 
 
 @compiled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -102,28 +103,29 @@ def _transpose_part(number: int, parts: int, matrix: Halves, turned: Halves) -> 
 
 @intrinsic
 def _widened(_context: Any, half: Any) -> Any:
-    if half == types.float32:
-        return types.float32(half), lambda _context, _builder, _signature, arguments: arguments[0]
-
     def generate(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(builder.shl(builder.zext(arguments[0], _BITS), _BITS(16)), ir.FloatType())
 
     return types.float32(half), generate
 
 
+def _upper_halves(builder: Any, numbers: Any, bits: Any, halves: Any, same: Callable[[int], Any]) -> Any:
+    """Float32 numbers to the nearest 16 bits; `same` makes a constant of the type `bits`."""
+    given = builder.bitcast(numbers, bits)
+    odd = builder.and_(builder.lshr(given, same(16)), same(1))
+    rounded = builder.add(given, builder.add(odd, same(0x7FFF)))
+    return builder.trunc(builder.lshr(rounded, same(16)), halves)
+
+
 @intrinsic
 def _narrowed(_context: Any, number: Any) -> Any:
     def generate(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        bits = builder.bitcast(arguments[0], _BITS)
-        odd = builder.and_(builder.lshr(bits, _BITS(16)), _BITS(1))
-        rounded = builder.add(bits, builder.add(odd, _BITS(0x7FFF)))
-        return builder.trunc(builder.lshr(rounded, _BITS(16)), ir.IntType(16))
+        return _upper_halves(builder, arguments[0], _BITS, ir.IntType(16), _BITS)
 
     return types.uint16(number), generate
 
 
-# For compiled code: 16 bits as a float32 (which may be given as well), and a float32 rounded to the nearest 16 bits, of
-# two as near to the even one.
+# For compiled code: 16 bits as a float32, and a float32 rounded to the nearest 16 bits, of two as near to the even one.
 widened: Any = _widened
 narrowed: Any = _narrowed
 
@@ -151,10 +153,7 @@ def _line_sum(_context: Any, found: Any, _at: Any, parts: Any) -> Any:
                 loaded = builder.bitcast(builder.shl(builder.zext(loaded, words), all_of(16)), floats)
             total = loaded if total is None else builder.fadd(total, loaded)
         if found.dtype == types.uint16:
-            bits = builder.bitcast(total, words)
-            odd = builder.and_(builder.lshr(bits, all_of(16)), all_of(1))
-            rounded = builder.add(bits, builder.add(odd, all_of(0x7FFF)))
-            total = builder.trunc(builder.lshr(rounded, all_of(16)), halves)
+            total = _upper_halves(builder, total, words, halves, all_of)
         builder.store(total, line(found, target, at), align=found.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
