@@ -88,6 +88,21 @@ def test_gates_are_right_far_from_zero() -> None:
     np.testing.assert_allclose(squashed[0, 0], np.tanh(cells[1, 0].astype(np.float64)), atol=1e-6)
 
 
+@pytest.mark.skipif(not can_multiply(), reason="this processor has no dot products of bf16, or something better")
+def test_a_window_at_once_is_right_far_from_zero_and_keeps_what_is_no_number() -> None:
+    numbers = torch.linspace(-100, 100, 32).bfloat16()
+    by_inputs = numbers.repeat(4).expand(1, 4, -1).contiguous()
+    by_inputs[0, 3, 5] = torch.nan  # a gate of one unit of the last row
+    window = compiled_window.CompiledWindow()
+    saved = window.saved(torch.zeros(4, 32), torch.ones(4, 32), 1, torch.bfloat16)
+    window.forward(torch.zeros(128, 32, dtype=torch.bfloat16), by_inputs, torch.zeros(128), saved)
+    exact = numbers.double()
+    cells = torch.sigmoid(exact) * (1 + torch.tanh(exact))
+    found = window.last_cell(saved)
+    assert found[:3].double() == pytest.approx(cells.expand(3, -1), abs=1e-6)
+    assert found[3].isnan().nonzero().tolist() == saved.outputs[1, 3].isnan().nonzero().tolist() == [[5]]
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 70), (16, 16), (33, 16), (64, 100), (250, 371), (640, 512)])
 def test_a_matrix_is_turned(shape: tuple[int, int]) -> None:
     """The largest by two threads, where there are so many."""

@@ -115,7 +115,6 @@ class CompiledWindow(CompiledSteps):
             halves_of(by_step.to(torch.bfloat16).contiguous()),
             *(part.numpy() for part in saved[:3]),
             cell.numpy(),
-            np.empty((threads, 4, rows * COLUMNS), dtype=np.float32),
             halves_of(by_gates),
             by_bias.numpy(),
         )

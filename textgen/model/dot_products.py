@@ -20,7 +20,7 @@ from torch import Tensor
 
 from textgen.compiled import compiled, part
 from textgen.compiled_parts import bounds_of_part, in_parts, threads_for
-from textgen.model.half_precision import tile_transposed
+from textgen.model.half_precision import LINE, line_joined, tile_transposed
 
 Words = NDArray[np.uint32]
 
@@ -30,6 +30,7 @@ ROWS, COLUMNS = 8, 32
 # Rows whose numbers of the same place lie side by side.
 SHEET = 16
 _LANES = 16
+assert COLUMNS == LINE
 # Words that take a thread many times as long as it takes to wake it.
 _EACH = 1 << 15
 _INSTRUCTION = "llvm.x86.avx512bf16.dpbf16ps.512"
@@ -92,14 +93,12 @@ def _interleave(threads: int, *arrays: Any) -> None:
 @part
 def _interleave_part(number: int, parts: int, halves: NDArray[np.uint16], packed: Words) -> None:
     panels, size, _ = packed.shape
+    columns = halves.shape[1]
     first, last = bounds_of_part(number, parts, panels, 1)
     for panel in range(first, last):
-        left = panel * COLUMNS
         for pair in range(size):
-            even, odd = halves[2 * pair, left : left + COLUMNS], halves[2 * pair + 1, left : left + COLUMNS]
-            words = packed[panel, pair]
-            for j in range(COLUMNS):
-                words[j] = np.uint32(even[j]) | (np.uint32(odd[j]) << np.uint32(16))
+            even = 2 * pair * columns + panel * COLUMNS
+            line_joined(halves, even, even + columns, packed, (panel * size + pair) * COLUMNS)
 
 
 @part

@@ -109,7 +109,7 @@ def _widened(_context: Any, half: Any) -> Any:
     return types.float32(half), generate
 
 
-def _upper_halves(builder: Any, numbers: Any, bits: Any, halves: Any, same: Callable[[int], Any]) -> Any:
+def upper_halves(builder: Any, numbers: Any, bits: Any, halves: Any, same: Callable[[int], Any]) -> Any:
     """Float32 numbers to the nearest 16 bits; `same` makes a constant of the type `bits`."""
     given = builder.bitcast(numbers, bits)
     odd = builder.and_(builder.lshr(given, same(16)), same(1))
@@ -120,7 +120,7 @@ def _upper_halves(builder: Any, numbers: Any, bits: Any, halves: Any, same: Call
 @intrinsic
 def _narrowed(_context: Any, number: Any) -> Any:
     def generate(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return _upper_halves(builder, arguments[0], _BITS, ir.IntType(16), _BITS)
+        return upper_halves(builder, arguments[0], _BITS, ir.IntType(16), _BITS)
 
     return types.uint16(number), generate
 
@@ -131,36 +131,22 @@ narrowed: Any = _narrowed
 
 
 @intrinsic
-def _line_sum(_context: Any, found: Any, _at: Any, parts: Any) -> Any:
-    halves, words = ir.VectorType(ir.IntType(16), LINE), ir.VectorType(_BITS, LINE)
-    floats = ir.VectorType(ir.FloatType(), LINE)
+def _line_joined(_context: Any, halves: Any, _even: Any, _odd: Any, words: Any, _at: Any) -> Any:
+    given, joined = ir.VectorType(ir.IntType(16), LINE), ir.VectorType(_BITS, LINE)
 
-    def all_of(bits: int) -> Any:
-        return ir.Constant(words, [bits] * LINE)
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def line(argument: int, place: Any, kind: Any) -> Any:
+            array = context.make_array(signature.args[argument])(context, builder, arguments[argument])
+            return builder.bitcast(builder.gep(array.data, [place]), kind.as_pointer())
 
-    def generate(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
-        def line(kind: Any, value: Any, place: Any) -> Any:
-            start = builder.gep(context.make_array(kind)(context, builder, value).data, [place])
-            return builder.bitcast(start, (halves if kind.dtype == types.uint16 else floats).as_pointer())
-
-        target, at, packed = given
-        total = None
-        for number in range(0, len(parts.types), 2):
-            kind = parts.types[number]
-            value, place = (builder.extract_value(packed, number + k) for k in range(2))
-            loaded = builder.load(line(kind, value, place), align=kind.dtype.bitwidth // 8)
-            if kind.dtype == types.uint16:
-                loaded = builder.bitcast(builder.shl(builder.zext(loaded, words), all_of(16)), floats)
-            total = loaded if total is None else builder.fadd(total, loaded)
-        if found.dtype == types.uint16:
-            total = _upper_halves(builder, total, words, halves, all_of)
-        builder.store(total, line(found, target, at), align=found.dtype.bitwidth // 8)
+        even, odd = (builder.zext(builder.load(line(0, arguments[place], given), align=2), joined) for place in (1, 2))
+        found = builder.or_(even, builder.shl(odd, ir.Constant(joined, [16] * LINE)))
+        builder.store(found, line(3, arguments[4], joined), align=4)
         return context.get_dummy_value()
 
-    return types.void(found, types.intp, parts), generate
+    return types.void(halves, types.intp, types.intp, words, types.intp), generate
 
 
-# For compiled code, `line_sum(found, at, (a, i, b, j))`: the sum of LINE numbers of `a` from its entry `i` on and of
-# those of `b` from `j` on is written to `found` from `at` on. Arrays are float32 or bf16, of any number of axes in C
-# order; entries are counted through all of them, and all are there.
-line_sum: Any = _line_sum
+# For compiled code, `line_joined(halves, i, j, words, at)`: LINE numbers from entry `i` on, and those from `j` on as
+# upper halves, are written to `words` from `at` on. Entries are counted through all axes, in C order.
+line_joined: Any = _line_joined

@@ -91,9 +91,10 @@ class LanguageModel(nn.Module):
         step; `apart` gives those of each member, [members, batch, time, vocab].
         """
         hidden, after = self.hidden(token_ids, state, dropout=dropout, resets=resets)
-        if not apart:
-            return F.linear(hidden, self.embedding, self.output_bias), after
         members = self.settings.members
+        if not apart or members == 1:
+            logits = F.linear(hidden, self.embedding, self.output_bias)
+            return logits[None] if apart else logits, after
         each = zip(hidden.chunk(members, -1), self.embedding.chunk(members, 1), strict=True)
         return torch.stack([F.linear(members * own, weight, self.output_bias) for own, weight in each]), after
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from textgen.compiled import compiled, part
 from textgen.compiled_parts import bounds_of_part, in_parts, threads_for, wait_for_others
 from textgen.model.dot_products import COLUMNS, ROWS, Words, multiply, pack_rows
-from textgen.model.half_precision import LINE, Halves, line_sum, narrowed, widened
+from textgen.model.half_precision import Halves, narrowed, widened
+from textgen.model.lstm_lines import TANH_EVEN, TANH_LIMIT, TANH_ODD, UNITS, line_backward, line_forward
 
 _Floats = NDArray[np.float32]
 
@@ -24,15 +25,9 @@ _EACH = 2048
 
 _float = np.float32
 _ONE, _HALF = _float(1.0), _float(0.5)
-# Here the quotient below is 1 to the last bit.
-_LIMIT = _float(7.90531110763549805)
-# tanh as the quotient of two polynomials, of odd and even powers: the approximation of Eigen (https://eigen.tuxfamily.org,
-# generic_fast_tanh_float), right to 3e-7. It takes no branch and no exponential.
-_P1, _P3, _P5 = map(_float, (4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05))
-_P7, _P9 = map(_float, (5.12229709037114e-08, -8.60467152213735e-11))
-_P11, _P13 = map(_float, (2.00018790482477e-13, -2.76076847742355e-16))
-_Q0, _Q2 = map(_float, (4.89352518554385e-03, 2.26843463243900e-03))
-_Q4, _Q6 = map(_float, (1.18534705686654e-04, 1.19825839466702e-06))
+_LIMIT = _float(TANH_LIMIT)
+_P13, _P11, _P9, _P7, _P5, _P3, _P1 = map(_float, TANH_ODD)
+_Q6, _Q4, _Q2, _Q0 = map(_float, TANH_EVEN)
 
 
 def _plain(function: Any) -> Any:
@@ -184,7 +179,7 @@ def step_backward(threads: int, *arguments: Any) -> None:
 
 # What a window at once keeps lies unit by unit: threads share the units, and two that write to pieces of the same rows
 # fetch each other's ahead. So there are panels of COLUMNS units, of each the rows one behind the other.
-assert COLUMNS == LINE
+assert COLUMNS % UNITS == 0
 
 
 @_rows
@@ -200,30 +195,33 @@ def _panel_forward(
     outputs: Halves,
 ) -> None:
     rows, unit, size = by_inputs.shape[1], panel * COLUMNS, outputs.shape[2]
-    i, f, g, o = gates[step, panel, 0], gates[step, panel, 1], gates[step, panel, 2], gates[step, panel, 3]
-    for gate in range(4):
-        found, square, first = gates[step, panel, gate], squares[gate], gate * size + unit
-        for row in range(rows):
-            given = (step * rows + row) * 4 * size + first
-            line_sum(found, row * COLUMNS, (square, row * COLUMNS, by_inputs, given, bias, first))
-    for j in range(i.size):
-        i[j] = _sigmoid(i[j])
-    for j in range(f.size):
-        f[j] = _sigmoid(f[j])
-    for j in range(g.size):
-        g[j] = _tanh(g[j])
-    for j in range(o.size):
-        o[j] = _sigmoid(o[j])
-    before, after, tanh_of_cell = cells[step, panel], cells[step + 1, panel], squashed[step, panel]
-    for j in range(after.size):
-        after[j] = f[j] * before[j] + i[j] * g[j]
-    for j in range(after.size):
-        tanh_of_cell[j] = _tanh(after[j])
-    output = squares[0].reshape(-1)
-    for j in range(o.size):
-        output[j] = o[j] * tanh_of_cell[j]
+    panels, entries = squashed.shape[1], rows * COLUMNS
+    at = (step * panels + panel) * entries
     for row in range(rows):
-        line_sum(outputs, ((step + 1) * rows + row) * size + unit, (output, row * COLUMNS))
+        for left in range(0, COLUMNS, UNITS):
+            place, first = row * COLUMNS + left, unit + left
+            line_forward(
+                (
+                    squares,
+                    place,
+                    squares.shape[1] * COLUMNS,
+                    by_inputs,
+                    (step * rows + row) * 4 * size + first,
+                    bias,
+                    first,
+                    size,
+                    gates,
+                    4 * at + place,
+                    entries,
+                    cells,
+                    at + place,
+                    at + panels * entries + place,
+                    squashed,
+                    at + place,
+                    outputs,
+                    ((step + 1) * rows + row) * size + first,
+                )
+            )
 
 
 @_rows
@@ -278,36 +276,37 @@ def _panel_backward(
     cells: _Floats,
     squashed: _Floats,
     by_cell: _Floats,
-    by_gate: _Floats,
     by_gates: Halves,
     by_bias: _Floats,
 ) -> None:
     rows, unit, size = by_outputs.shape[1], panel * COLUMNS, by_outputs.shape[2]
-    hidden = by_hidden[panel]
+    panels, entries = squashed.shape[1], rows * COLUMNS
+    at = (step * panels + panel) * entries
     for row in range(rows):
-        given = (step * rows + row) * size + unit
-        line_sum(hidden, row * COLUMNS, (hidden, row * COLUMNS, by_outputs, given))
-    output, cell = hidden.reshape(-1), by_cell[panel]
-    tanh_of_cell, before = squashed[step, panel], cells[step, panel]
-    i, f, g, o = gates[step, panel, 0], gates[step, panel, 1], gates[step, panel, 2], gates[step, panel, 3]
-    by_i, by_f, by_g, by_o = by_gate[0], by_gate[1], by_gate[2], by_gate[3]
-    for j in range(cell.size):
-        by_o[j] = output[j] * tanh_of_cell[j] * o[j] * (_ONE - o[j])
-    for j in range(cell.size):
-        cell[j] += output[j] * o[j] * (_ONE - tanh_of_cell[j] * tanh_of_cell[j])
-    for j in range(cell.size):
-        by_i[j] = cell[j] * g[j] * i[j] * (_ONE - i[j])
-    for j in range(cell.size):
-        by_g[j] = cell[j] * i[j] * (_ONE - g[j] * g[j])
-    for j in range(cell.size):
-        cell[j] *= f[j]
-    for j in range(cell.size):
-        by_f[j] = cell[j] * before[j] * (_ONE - f[j])
-    for gate in range(4):
-        gradient, first = by_gate[gate], gate * size + unit
-        for row in range(rows):
-            line_sum(by_bias, first, (by_bias, first, gradient, row * COLUMNS))
-            line_sum(by_gates, (step * rows + row) * 4 * size + first, (gradient, row * COLUMNS))
+        for left in range(0, COLUMNS, UNITS):
+            place, first = row * COLUMNS + left, unit + left
+            line_backward(
+                (
+                    by_hidden,
+                    panel * by_hidden.shape[1] * COLUMNS + place,
+                    by_outputs,
+                    (step * rows + row) * size + first,
+                    gates,
+                    4 * at + place,
+                    entries,
+                    cells,
+                    at + place,
+                    squashed,
+                    at + place,
+                    by_cell,
+                    panel * entries + place,
+                    by_gates,
+                    (step * rows + row) * 4 * size + first,
+                    by_bias,
+                    first,
+                    size,
+                )
+            )
 
 
 @_rows
@@ -323,7 +322,6 @@ def _window_backward(
     cells: _Floats,
     squashed: _Floats,
     by_cell: _Floats,
-    by_gate: _Floats,
     by_gates: Halves,
     by_bias: _Floats,
 ) -> None:
@@ -342,7 +340,6 @@ def _window_backward(
                 cells,
                 squashed,
                 by_cell,
-                by_gate[number],
                 by_gates,
                 by_bias,
             )

@@ -60,6 +60,7 @@ class StreamBatches:
         self._row_length = len(ids) // self.batch_size
         self.windows_per_epoch, self.window = _fitted_windows(self._row_length, window)
         self._position = (0, 0)
+        self._shift: tuple[int, int] | None = None
 
     @property
     def tokens_per_window(self) -> int:
@@ -93,26 +94,20 @@ class StreamBatches:
         epoch, window = self._position
         last = window + 1 == self.windows_per_epoch
         self._position = (epoch + 1, 0) if last else (epoch, window + 1)
-        shift = int(np.random.default_rng((self._seed, epoch)).integers(len(self._ids)))
-        first = window * self.window
-        text = np.stack(
-            [
-                self._circular(shift + row * self._row_length + first - 1, self.window + 1)
-                for row in range(self.batch_size)
-            ]
-        )  # [batch, 1 + time]: with the token before the window
+        # With the token before the window, so that targets and inputs come of the same.
+        first = self._shift_of(epoch) + window * self.window - 1 + self._row_length * np.arange(self.batch_size)
+        places = (first[:, None] + np.arange(self.window + 1)) % len(self._ids)
+        text = self._ids[places].astype(np.int64)  # [batch, 1 + time]
         inputs, targets = text[:, :-1].copy(), text[:, 1:].copy()
         if window == 0:
             inputs[:, 0] = BOS_ID
         targets[targets == BOS_ID] = self.IGNORE
         return Batch(inputs, targets, window == 0, inputs == BOS_ID if self._reset else None)
 
-    def _circular(self, start: int, count: int) -> NDArray[np.int64]:
-        start %= len(self._ids)
-        piece = self._ids[start : start + count]
-        while len(piece) < count:
-            piece = np.concatenate([piece, self._ids[: count - len(piece)]])
-        return piece.astype(np.int64)
+    def _shift_of(self, epoch: int) -> int:
+        if self._shift is None or self._shift[0] != epoch:
+            self._shift = epoch, int(np.random.default_rng((self._seed, epoch)).integers(len(self._ids)))
+        return self._shift[1]
 
 
 def _fitted_windows(row_length: int, window: int) -> tuple[int, int]:

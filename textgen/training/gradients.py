@@ -219,14 +219,13 @@ class WindowGradients:
             flat, members = logits.flatten(0, -2), len(logits)  # [members · batch · time, vocab]
             if targets is None:
                 targets = int((batch.targets[rows] != StreamBatches.IGNORE).sum())
-            count = members * max(1, targets)
+            count = members * max(1, targets) * self._settings.accumulation
             if isinstance(batch, TaughtBatch):
                 # The cross-entropy of the probabilities that are wanted; those of ignored places are zero.
                 taught = batch.wanted[rows].flatten(0, 1)
                 loss = F.cross_entropy(flat.float(), _repeated(taught, members), reduction="sum") / count
             else:
                 loss = cross_entropy(flat, _repeated(wanted.flatten(), members), count)
-            loss = loss / self._settings.accumulation
             # The replica takes the mean over ranks; shares of one mean are to be added up.
             (loss if replica is None else loss * self._ranks.size).backward()
         return loss.detach(), after.detach()
