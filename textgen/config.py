@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from textgen.errors import InvalidSetting
 
-CellName = Literal["lstm", "gru", "rnn", "update-gate-lstm"]
+CellName = Literal["lstm", "mogrifier-lstm", "gru", "rnn", "update-gate-lstm"]
 CELLS: tuple[CellName, ...] = get_args(CellName)
 PrecisionName = Literal["auto", "fp32", "bf16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]

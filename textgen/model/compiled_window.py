@@ -75,11 +75,11 @@ class CompiledWindow(CompiledSteps):
             squashed=torch.empty(time, size // COLUMNS, entries),
             outputs=torch.empty(time + 1, rows, size, dtype=dtype),
         )
-        saved.cells[0], saved.outputs[0] = self._panels(cell), hidden
+        saved.cells[0], saved.outputs[0] = panels_of(cell), hidden
         return saved
 
     def last_cell(self, saved: Saved) -> Tensor:
-        return self._rows(saved.cells[-1])
+        return rows_of(saved.cells[-1])
 
     def forward(self, weight: Tensor, projected: Tensor, bias: Tensor, saved: Saved) -> None:
         _, rows, size = saved.outputs.shape
@@ -90,7 +90,7 @@ class CompiledWindow(CompiledSteps):
             columns_packed(weight.contiguous()),
             packed,
             words_of(saved.outputs),
-            np.empty((threads, 4, _whole(rows), COLUMNS), dtype=np.float32),
+            np.empty((threads, 4, whole_rows(rows), COLUMNS), dtype=np.float32),
             halves_of(projected),
             bias.detach().numpy(),
             *(part.numpy() for part in saved[:3]),
@@ -103,9 +103,9 @@ class CompiledWindow(CompiledSteps):
         _, rows, size = saved.outputs.shape
         threads = threads_of_window(rows, size)
         packed = room_for_rows(rows, 4 * size)
-        by_bias, cell = torch.zeros(4 * size), self._panels(by_cell)
-        hidden = torch.zeros(size // COLUMNS, _whole(rows), COLUMNS)
-        hidden[:, :rows] = self._panels(by_hidden).view(-1, rows, COLUMNS)
+        by_bias, cell = torch.zeros(4 * size), panels_of(by_cell)
+        hidden = torch.zeros(size // COLUMNS, whole_rows(rows), COLUMNS)
+        hidden[:, :rows] = panels_of(by_hidden).view(-1, rows, COLUMNS)
         window_backward(
             threads,
             rows_packed(weight.contiguous()),
@@ -118,20 +118,20 @@ class CompiledWindow(CompiledSteps):
             halves_of(by_gates),
             by_bias.numpy(),
         )
-        by_cell.copy_(self._rows(cell))
-        return self._rows(hidden[:, :rows]), by_bias
-
-    @staticmethod
-    def _panels(rows: Tensor) -> Tensor:
-        """[batch, hidden] as [panels, batch · COLUMNS]."""
-        return rows.view(len(rows), -1, COLUMNS).transpose(0, 1).flatten(1)
-
-    @staticmethod
-    def _rows(panels: Tensor) -> Tensor:
-        """What `_panels` makes, back as [batch, hidden]."""
-        return panels.view(len(panels), -1, COLUMNS).transpose(0, 1).flatten(1)
+        by_cell.copy_(rows_of(cell))
+        return rows_of(hidden[:, :rows]), by_bias
 
 
-def _whole(rows: int) -> int:
+def panels_of(rows: Tensor) -> Tensor:
+    """[batch, hidden] as [panels, batch · COLUMNS]."""
+    return rows.view(len(rows), -1, COLUMNS).transpose(0, 1).flatten(1)
+
+
+def rows_of(panels: Tensor) -> Tensor:
+    """What `panels_of` makes, also with the batch apart, back as [batch, hidden]."""
+    return panels.reshape(len(panels), -1, COLUMNS).transpose(0, 1).flatten(1)
+
+
+def whole_rows(rows: int) -> int:
     """So many rows as are multiplied where these are."""
     return -(-rows // ROWS) * ROWS

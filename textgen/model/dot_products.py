@@ -37,10 +37,15 @@ _INSTRUCTION = "llvm.x86.avx512bf16.dpbf16ps.512"
 
 
 @cache
+def has_dot_products() -> bool:
+    """Whether this processor has these dot products."""
+    return bool(binding.get_host_cpu_features().get("avx512bf16"))
+
+
+@cache
 def can_multiply() -> bool:
-    """Whether this processor has these dot products, and not AMX, by which oneDNN multiplies several times as fast."""
-    features = binding.get_host_cpu_features()
-    return bool(features.get("avx512bf16")) and not features.get("amx-bf16")
+    """Whether it has, and not AMX, by which oneDNN multiplies several times as fast."""
+    return has_dot_products() and not binding.get_host_cpu_features().get("amx-bf16")
 
 
 def words_of(tensor: Tensor) -> Words:

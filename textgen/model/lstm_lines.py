@@ -174,6 +174,30 @@ def _backward(line: _Line) -> None:
         line.store(line.sum(line.load(15, at), gradient), 15, at)
 
 
+def _mogrified(line: _Line) -> None:
+    product, given, gate, found = map(line.number, (1, 3, 5, 7))
+    factor = line.product(line.sigmoid(line.load(0, product)), _all(2.0))
+    line.store(factor, 4, gate)
+    line.store(line.product(factor, line.load(2, given)), 6, found)
+
+
+def _mogrified_backward(line: _Line) -> None:
+    gradient, given, gate, by_product = map(line.number, (1, 3, 5, 7))
+    by_found, factor = line.load(0, gradient), line.load(4, gate)
+    slope = line.product(factor, line.sum(_all(1.0), line.product(factor, _all(-0.5))))  # of 2σ, by what it is
+    line.store(line.product(by_found, line.load(2, given), slope), 6, by_product)
+    line.store(line.product(by_found, factor), 0, gradient)
+
+
+def _added(line: _Line) -> None:
+    total, number = line.number(1), line.number(3)
+    line.store(line.sum(line.load(0, total), line.load(2, number)), 0, total)
+
+
+def _copied(line: _Line) -> None:
+    line.store(line.load(0, line.number(1)), 2, line.number(3))
+
+
 # For compiled code, of one tuple. `line_forward`, each an array and the entry where the line begins: what the gates i,
 # f, g and o get from the last output, and the stride of these; the same from the input; their bias, and the stride of
 # both; room for the gates, and their stride; the cells, where those before and after begin; room for tanh of the cell;
@@ -183,3 +207,11 @@ line_forward: Any = _instruction(_forward)
 # cells before; tanh of the cell; the gradient of the cell, which becomes that of the cell before; room for those of the
 # gates; that of the bias, which they are added to, and the stride of these two.
 line_backward: Any = _instruction(_backward)
+# `line_mogrified`: what 2σ is taken of; what is multiplied with that; room for 2σ; room for the product. Its gradient:
+# that of the product, which becomes that of what was multiplied; this itself; what 2σ was; room for the gradient of
+# what it was taken of.
+line_mogrified: Any = _instruction(_mogrified)
+line_mogrified_backward: Any = _instruction(_mogrified_backward)
+# `line_added`: what is added to, and what to it. `line_copied`: from where, and to where.
+line_added: Any = _instruction(_added)
+line_copied: Any = _instruction(_copied)

@@ -55,7 +55,7 @@ def _sigmoids(given: Any, added: Any, bias: Any, found: Any) -> None:
         found[j] = _sigmoid(widened(given[j]) + widened(added[j]) + bias[j])
 
 
-def _rows(function: Any) -> Any:
+def of_rows(function: Any) -> Any:
     """For a step of some rows of a batch."""
     return part(function, fastmath=True)
 
@@ -74,7 +74,7 @@ def threads_of_window(rows: int, size: int) -> int:
 # Loops are short and many: those over many arrays at once are not made parallel by the compiler.
 
 
-@_rows
+@of_rows
 def _forward(
     number: int,
     parts: int,
@@ -120,7 +120,7 @@ def step_forward(threads: int, *arguments: Any) -> None:
     in_parts(_forward, threads, arguments)
 
 
-@_rows
+@of_rows
 def _backward(
     number: int,
     parts: int,
@@ -182,8 +182,8 @@ def step_backward(threads: int, *arguments: Any) -> None:
 assert COLUMNS % UNITS == 0
 
 
-@_rows
-def _panel_forward(
+@of_rows
+def panel_forward(
     step: int,
     panel: int,
     squares: _Floats,
@@ -194,9 +194,10 @@ def _panel_forward(
     squashed: _Floats,
     outputs: Halves,
 ) -> None:
+    """What a panel of units does at a step; where `by_inputs` has one step alone, it is every step's."""
     rows, unit, size = by_inputs.shape[1], panel * COLUMNS, outputs.shape[2]
     panels, entries = squashed.shape[1], rows * COLUMNS
-    at = (step * panels + panel) * entries
+    at, given = (step * panels + panel) * entries, step % len(by_inputs) * rows
     for row in range(rows):
         for left in range(0, COLUMNS, UNITS):
             place, first = row * COLUMNS + left, unit + left
@@ -206,7 +207,7 @@ def _panel_forward(
                     place,
                     squares.shape[1] * COLUMNS,
                     by_inputs,
-                    (step * rows + row) * 4 * size + first,
+                    (given + row) * 4 * size + first,
                     bias,
                     first,
                     size,
@@ -224,7 +225,7 @@ def _panel_forward(
             )
 
 
-@_rows
+@of_rows
 def _window_forward(
     number: int,
     parts: int,
@@ -250,7 +251,7 @@ def _window_forward(
             for gate in range(4):
                 for row in range(0, rows, ROWS):
                     multiply(hidden, row, weight, gate * panels + panel, squares[number, gate])
-            _panel_forward(step, panel, squares[number], by_inputs, bias, gates, cells, squashed, outputs)
+            panel_forward(step, panel, squares[number], by_inputs, bias, gates, cells, squashed, outputs)
             pack_rows(words[step + 1], following, panel * COLUMNS // 2, (panel + 1) * COLUMNS // 2)
 
 
@@ -266,8 +267,8 @@ def window_forward(threads: int, *arguments: Any) -> None:
     in_parts(_window_forward, threads, arguments)
 
 
-@_rows
-def _panel_backward(
+@of_rows
+def panel_backward(
     step: int,
     panel: int,
     by_hidden: _Floats,
@@ -279,6 +280,7 @@ def _panel_backward(
     by_gates: Halves,
     by_bias: _Floats,
 ) -> None:
+    """From the gradient of a panel's outputs to that of its gates."""
     rows, unit, size = by_outputs.shape[1], panel * COLUMNS, by_outputs.shape[2]
     panels, entries = squashed.shape[1], rows * COLUMNS
     at = (step * panels + panel) * entries
@@ -309,7 +311,7 @@ def _panel_backward(
             )
 
 
-@_rows
+@of_rows
 def _window_backward(
     number: int,
     parts: int,
@@ -331,7 +333,7 @@ def _window_backward(
     for step in range(steps - 1, -1, -1):
         given = packed[step % 2]
         for panel in range(first, last):
-            _panel_backward(
+            panel_backward(
                 step,
                 panel,
                 by_hidden,
