@@ -675,7 +675,7 @@ def test_the_settings_of_a_run_train_the_same_model_again(cli: Cli, small_text: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", ["gru", "rnn", "update-gate-lstm"])
+@pytest.mark.parametrize("cell", ["mogrifier-lstm", "gru", "rnn", "update-gate-lstm"])
 def test_every_cell_trains_resumes_and_generates(cli: Cli, small_text: Path, cell: str) -> None:
     assert cli("train", small_text, "--out", "run", *QUICK, "--cell", cell).status == 0
     assert cli("train", "--resume", "run").status == 0

@@ -30,3 +30,13 @@ def can_compile() -> bool:
     except ImportError:
         return False
     return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+
+
+@cache
+def has_dot_products() -> bool:
+    """Whether numba is there, and this processor has dot products of bf16 numbers (AVX512-BF16)."""
+    if not can_compile():
+        return False
+    from llvmlite import binding
+
+    return bool(binding.get_host_cpu_features().get("avx512bf16"))

@@ -37,7 +37,7 @@ from textgen.model.checkpoint import is_checkpoint, read_model_settings
 from textgen.progress import FINISHING, Progress, ProgressCallback, ignore_progress
 from textgen.text.importing import FORMATS, ImportedText, VocabularyFit, vocabulary_fit
 from textgen.text.readers import open_text
-from textgen.training.presets import preset_settings, survey_text
+from textgen.training.presets import can_mogrify, preset_settings, survey_text
 from textgen.training.verdict import Verdict, verdict
 
 # The page knows this module only: what it shows of runs is had from here.
@@ -138,10 +138,17 @@ class Workshop:
         with _while_there(upload):
             total_bytes = sum(path.stat().st_size for path in upload.files)
             survey = survey_text(_blocks(upload), total_bytes=total_bytes)
-        asked = _budget_of(request.changes.get("training", {}))
+        changes = request.changes.get("training", {})
+        asked = _budget_of(changes)
         self._check_minutes(asked.get("minutes"))
         budget = parse_settings(TrainingBudget, asked)
-        sections = preset_settings(request.preset, survey, base=request.base is not None, budget=budget)
+        sections = preset_settings(
+            request.preset,
+            survey,
+            base=request.base is not None,
+            budget=budget,
+            mogrifies=can_mogrify(changes, lambda: self.jobs.device),
+        )
         training = sections["training"]
         training["minutes"] = min(training["minutes"], self.limits.max_run_minutes)
         # Rows of tables and pasted poems are documents; a few files are one text each.

@@ -28,7 +28,7 @@ def settings(text: Path, cell: str = "lstm", **changes: object) -> RunSettings:
     )
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "update-gate-lstm"])
+@pytest.mark.parametrize("cell", ["lstm", "mogrifier-lstm", "gru", "rnn", "update-gate-lstm"])
 def test_a_model_learns_in_bf16(cell: str, small_text: Path, tmp_path: Path) -> None:
     run = start_run(tmp_path / "run", settings(small_text, cell, precision="bf16", weight_dropout=0.1), device="cuda")
     assert run.trainer.model.embedding.is_cuda

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from textgen.model.cells import LSTM, CellState, RecurrentLayer, UpdateGateLSTM, cell_types, segments
+from textgen.model.cells import LSTM, CellState, MogrifierLSTM, RecurrentLayer, UpdateGateLSTM, cell_types, segments
 from textgen.model.lstm_window import lstm_window
 
 CELLS = sorted(cell_types())
@@ -144,8 +146,13 @@ def test_gate_weights_are_the_layers_own_products(name: str) -> None:
     ]
     assert weights.hidden.data_ptr() == layer.recurrent_weight.data_ptr()
     inputs, state = torch.randn(3, 5), random_state(layer, 3)
-    x = (inputs @ weights.input.T + weights.input_bias).split(size, 1)
-    h = (state[0] @ weights.hidden.T + weights.hidden_bias).split(size, 1)
+    scaled, hidden = inputs, state[0]
+    if isinstance(layer, MogrifierLSTM):
+        for by_hidden, by_inputs in layer.round_products():
+            scaled = scaled * (1 + torch.tanh(hidden @ by_hidden.T))
+            hidden = hidden * (1 + torch.tanh(scaled @ by_inputs.T))
+    x = (scaled @ weights.input.T + weights.input_bias).split(size, 1)
+    h = (hidden @ weights.hidden.T + weights.hidden_bias).split(size, 1)
     if name == "rnn":
         expected = torch.tanh(x[0] + h[0])
     elif name == "gru":
@@ -161,6 +168,27 @@ def test_gate_weights_are_the_layers_own_products(name: str) -> None:
             updated = update * state[1] + (1 - update) * torch.tanh(extra[1])
             expected = mix * expected + (1 - mix) * torch.sigmoid(o) * torch.tanh(updated)
     torch.testing.assert_close(layer.step(inputs, state)[0], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_mogrifiers_rounds_for_one_unit() -> None:
+    """The paper's equations with numbers: input and output scale each other in turns, then comes the usual LSTM."""
+    layer = MogrifierLSTM(1, 1)
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    assert [tuple(weight.shape) for weight in layer.rounds()] == [(2, 1, 1)] * 4
+    numbers = [weight.flatten().tolist() for weight in layer.rounds()]
+    x, h = 0.7, -0.4
+    for lower_x, upper_x, lower_h, upper_h in zip(*numbers, strict=True):
+        x *= 2 / (1 + math.exp(-upper_x * lower_x * h))
+        h *= 2 / (1 + math.exp(-upper_h * lower_h * x))
+    found, _ = layer.step(torch.tensor([[0.7]]), (torch.tensor([[-0.4]]), torch.tensor([[0.3]])))
+    expected, _ = LSTM.step(plain_copy(layer), torch.tensor([[x]]), (torch.tensor([[h]]), torch.tensor([[0.3]])))
+    torch.testing.assert_close(found, expected)
+
+
+def plain_copy(layer: LSTM) -> LSTM:
+    copy = LSTM(layer.input_size, layer.hidden_size)
+    copy.fused.load_state_dict(layer.fused.state_dict())
+    return copy
 
 
 def test_segments_cut_where_any_row_resets() -> None:

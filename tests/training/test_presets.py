@@ -9,7 +9,15 @@ from tests.grammar import make_text
 from textgen.config import RunSettings, TrainingBudget, parse_settings
 from textgen.errors import InvalidSetting
 from textgen.text.readers import open_text
-from textgen.training.presets import PresetName, TextSurvey, preset_for, preset_settings, survey_text
+from textgen.training import presets
+from textgen.training.presets import (
+    PresetName,
+    TextSurvey,
+    can_mogrify,
+    preset_for,
+    preset_settings,
+    survey_text,
+)
 
 SMALL, MIDDLE, LARGE = (TextSurvey(size, 60) for size in (50_000, 1_000_000, 10_000_000))
 CHINESE = TextSurvey(2_000_000, 3_500)
@@ -55,6 +63,26 @@ def test_two_networks_share_the_time_where_it_suffices_for_both() -> None:
     assert members(TextSurvey(3_000_000, 60)) == 1
     assert members(SMALL, minutes=1) == members(SMALL) == 3
     assert all(settings(name, LARGE).model.members == 1 for name in get_args(PresetName))
+
+
+@pytest.mark.parametrize("name", get_args(PresetName))
+@pytest.mark.parametrize("survey", [SMALL, MIDDLE, LARGE])
+def test_where_it_costs_little_a_mogrifier_learns(name: str, survey: TextSurvey) -> None:
+    chosen = {mogrifies: preset_settings(name, survey, mogrifies=mogrifies) for mogrifies in (False, True)}
+    cells = [parse_settings(RunSettings, chosen[mogrifies]).model.cell for mogrifies in (False, True)]
+    assert cells == ["lstm", "mogrifier-lstm"]
+
+
+def test_only_processors_with_dot_products_are_asked_for_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never() -> str:
+        raise AssertionError
+
+    monkeypatch.setattr(presets, "has_dot_products", lambda: False)
+    assert not can_mogrify({}, never)
+    monkeypatch.setattr(presets, "has_dot_products", lambda: True)
+    assert can_mogrify({"precision": "auto"}, lambda: "cpu")
+    assert not can_mogrify({}, lambda: "cuda")
+    assert not can_mogrify({"precision": "fp32"}, never)
 
 
 def test_more_passes_over_a_text_need_more_dropout() -> None:

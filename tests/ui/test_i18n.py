@@ -299,7 +299,11 @@ def test_no_english_is_left_in_what_a_chinese_page_says_on_settings() -> None:
         ("training", {"minutes": 1, "steps": 2}, "分钟：给出的是 steps、minutes；允许：步数、遍数、分钟三者之一。"),
         ("text", {"vocab_size": 3}, "词元数：给出的是 3；允许：不小于 8。"),
         ("text", {"split": ""}, "文档分隔：给出的是 ''；允许：至少 1 个字符。"),
-        ("model", {"cell": "x"}, "单元：给出的是 x；允许：'lstm'、'gru'、'rnn'、'update-gate-lstm' 之一。"),
+        (
+            "model",
+            {"cell": "x"},
+            "单元：给出的是 x；允许：'lstm'、'mogrifier-lstm'、'gru'、'rnn'、'update-gate-lstm' 之一。",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_training_setting_is_told_in_chinese(

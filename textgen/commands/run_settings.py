@@ -42,7 +42,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
     if checked.base is not None:
         _check_beside_base(_merged([layer["text"] for layer in layers]), layers[-1])
     if options.preset is not None or options.config is None:
-        layers.insert(0, _preset(options.preset, checked, layers))
+        layers.insert(0, _preset(options, checked, layers))
     for section in _SECTIONS:
         asked[section] = _merged([layer[section] for layer in layers])
     return parse_settings(RunSettings, asked)
@@ -80,9 +80,10 @@ def _check_beside_teachers(given: dict[str, Any]) -> None:
             raise InvalidSetting("teachers", f"--{name.replace('_', '-')} beside them", "none: they bring theirs")
 
 
-def _preset(name: str | None, settings: RunSettings, layers: list[dict[str, Any]]) -> dict[str, Any]:
+def _preset(options: argparse.Namespace, settings: RunSettings, layers: list[dict[str, Any]]) -> dict[str, Any]:
     from textgen.text.readers import open_text
-    from textgen.training.presets import preset_for, preset_settings, survey_text
+    from textgen.training.device import choose_device
+    from textgen.training.presets import can_mogrify, preset_for, preset_settings, survey_text
 
     if not settings.files:
         raise InvalidSetting("files", "none", "at least one text file")
@@ -95,8 +96,14 @@ def _preset(name: str | None, settings: RunSettings, layers: list[dict[str, Any]
     budget = parse_settings(
         RunSettings, {"training": {name: asked[name] for name in _BUDGETS if name in asked}}
     ).training
-    name = preset_for(budget.minutes) if name is None else name
-    return preset_settings(name, survey, base=settings.base is not None, budget=budget)
+    return preset_settings(
+        preset_for(budget.minutes) if options.preset is None else options.preset,
+        survey,
+        base=settings.base is not None,
+        budget=budget,
+        # What machine another host takes nobody knows here.
+        mogrifies=options.on is None and can_mogrify(asked, lambda: choose_device(options.device).type),
+    )
 
 
 def _merged(layers: list[dict[str, Any]]) -> dict[str, Any]:

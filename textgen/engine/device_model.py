@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from textgen.model.cells import GRU, LSTM, CellState, RecurrentLayer, TanhRNN, UpdateGateLSTM
+from textgen.model.cells import GRU, LSTM, CellState, MogrifierLSTM, RecurrentLayer, TanhRNN, UpdateGateLSTM
 from textgen.model.language_model import LanguageModel
 
 
@@ -29,7 +29,7 @@ class DeviceModel:
         product = _Product(device, dtype)
         with torch.inference_mode():
             layers = [layer for layer in model.layers if isinstance(layer, RecurrentLayer)]
-            self._layers = [_Layer(layer, product) for layer in layers]
+            self._layers = [_layer(layer, product) for layer in layers]
             self._product = product
             self._embedding = product.rounded(model.embedding)
             # Each member's share of the logits.
@@ -186,6 +186,7 @@ def _mix(layer: UpdateGateLSTM) -> Tensor:
 
 _CELLS: Mapping[type[RecurrentLayer], _Cell] = {
     LSTM: _Cell((0, 1, 3, 2), _lstm),
+    MogrifierLSTM: _Cell((0, 1, 3, 2), _lstm),
     GRU: _Cell((0, 1, 2), _gru, adds_up=False),
     TanhRNN: _Cell((0,), _rnn),
     UpdateGateLSTM: _Cell((0, 1, 3, 4, 2, 5), _update_gate_lstm, extra=_mix),
@@ -240,6 +241,37 @@ class _Layer:
         if self._hidden_bias is None:
             return self._cell.step((from_input + from_hidden,), state, self._extra)
         return self._cell.step((from_input, from_hidden.add_(self._hidden_bias)), state, self._extra)
+
+
+class _Mogrifier(_Layer):
+    """One whose input and previous output scale each other first, see `MogrifierLSTM.round_products`."""
+
+    def __init__(self, layer: MogrifierLSTM, product: _Product) -> None:
+        super().__init__(layer, product)
+        self._rounds = [tuple(map(product.rounded, pair)) for pair in layer.round_products()]
+
+    @property
+    def size_bytes(self) -> int:
+        return super().size_bytes + sum(weight.nbytes for pair in self._rounds for weight in pair)
+
+    def step(self, inputs: Tensor, state: CellState) -> CellState:
+        return self.after(inputs, state)
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """They wait for the step before, as all does."""
+        return inputs
+
+    def after(self, from_input: Tensor, state: CellState) -> CellState:
+        hidden, dtype = state[0], from_input.dtype
+        inputs = from_input.float()
+        for by_hidden, by_inputs in self._rounds:
+            inputs = inputs + inputs * torch.tanh(self._product(hidden.to(dtype), by_hidden))
+            hidden = hidden + hidden * torch.tanh(self._product(inputs.to(dtype), by_inputs))
+        return super().step(inputs.to(dtype), (hidden, *state[1:]))
+
+
+def _layer(layer: RecurrentLayer, product: _Product) -> _Layer:
+    return _Mogrifier(layer, product) if isinstance(layer, MogrifierLSTM) else _Layer(layer, product)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

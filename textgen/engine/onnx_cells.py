@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from textgen.model.cells import GRU, LSTM, RecurrentLayer, TanhRNN, UpdateGateLSTM
+from textgen.model.cells import GRU, LSTM, MogrifierLSTM, RecurrentLayer, TanhRNN, UpdateGateLSTM
 
 
 class Graph:
@@ -87,13 +87,15 @@ class Cell:
     """How a cell runs in a graph: its gates in `order`, its equations, and the `extras` they need of a layer.
 
     `step` returns the names of the state's new parts; the first is the cell's output. `adds_up`: what comes from the
-    input and from the previous output is only ever added, so that their biases may be one.
+    input and from the previous output is only ever added, so that their biases may be one. `rounds`: what a layer's
+    input and previous output scale each other by before that, see `MogrifierLSTM.round_products`.
     """
 
     order: tuple[int, ...]
     step: Callable[[Site], list[str]]
     adds_up: bool = True
     extras: Callable[[Any], dict[str, Tensor]] = _nothing
+    rounds: Callable[[Any], list[tuple[Tensor, Tensor]]] | None = None
 
 
 def _lstm(at: Site) -> list[str]:
@@ -136,6 +138,7 @@ def _mix(layer: UpdateGateLSTM) -> dict[str, Tensor]:
 
 CELLS: Mapping[type[RecurrentLayer], Cell] = {
     LSTM: Cell((0, 1, 3, 2), _lstm),
+    MogrifierLSTM: Cell((0, 1, 3, 2), _lstm, rounds=MogrifierLSTM.round_products),
     GRU: Cell((0, 1, 2), _gru, adds_up=False),
     TanhRNN: Cell((0,), _rnn),
     UpdateGateLSTM: Cell((0, 1, 3, 4, 2, 5), _update_gate_lstm, extras=_mix),

@@ -5,8 +5,9 @@ a scale that is the largest magnitude of its own row. Sums of integers are exact
 batch, and on every processor as far as the multiplications are concerned.
 
 What the first layer makes of its input depends on the token alone, so it is no product for the engine but a table, made
-once in fp32; the engine's graphs get its rows, `gates`, instead of token ids. `language_model`, for the use elsewhere,
-does without that table, which is larger than all the rest. A layer's gates are ordered so that those with the same
+once in fp32; the engine's graphs get its rows, `gates`, instead of token ids. Where a layer's input and previous output
+scale each other first, the table is that of the inputs themselves. `language_model`, for the use elsewhere, does
+without that table, which is larger than all the rest. A layer's gates are ordered so that those with the same
 activation lie side by side.
 """
 
@@ -65,25 +66,21 @@ class GraphBuilder:
         return sum(len(layer.state_names) for layer in self._layers) * self._settings.hidden_size
 
     def input_gates(self) -> Array:
-        """What the gates of the members' first layers get from each token: [vocab, channels], side by side."""
+        """What the members' first layers are given for each token: [vocab, channels], side by side."""
         each = zip(np.split(self._embedding, self._settings.members, 1), self._first, strict=True)
-        return np.concatenate([embedding @ layer.input.T + layer.input_bias for embedding, layer in each], 1)
+        return np.concatenate([layer.given(embedding) for embedding, layer in each], 1)
 
     def step(self) -> onnx.ModelProto:
         """A token for each row: gates [rows, channels], state [rows, state_size] → logits [rows, vocab], next_state."""
         graph = Graph()
         members, after = self._settings.members, list[str]()
         from_token = self._unpack_gates(graph)
-        outputs = [Factor("")] * members
-        for number, (layer, parts) in enumerate(zip(self._layers, self._unpack(graph), strict=True)):
+        outputs = [""] * members
+        for number, parts in enumerate(self._unpack(graph)):
             member = number % members
-            if number < members:
-                gates = from_token[member]
-            else:
-                gates = self._product(graph, f"input{number}", outputs[member], layer.input, layer.input_bias)
-            hidden = self._recurrent(graph, number, parts[0])
-            parts = self._cell(graph, number, gates, hidden, parts)
-            outputs[member] = self._factor(graph, parts[0])
+            given = from_token[member] if number < members else self._given(graph, number, outputs[member])
+            parts = self._advance(graph, number, given, parts)
+            outputs[member] = parts[0]
             after += parts
         graph.add("Concat", *after, output="next_state", axis=-1)
         self._logits(graph, outputs)
@@ -122,10 +119,7 @@ class GraphBuilder:
         token_ids = graph.add("Transpose", "token_ids", perm=[1, 0])  # [time, batch]
         embedded = self._products.rows(graph, "vocabulary", self._embedding, token_ids)
         own = graph.split(embedded, [self._settings.embedding_size] * self._settings.members)
-        gates = [
-            self._product(graph, f"input{member}", self._factor(graph, part), layer.input, layer.input_bias)
-            for member, (part, layer) in enumerate(zip(own, self._first, strict=True))
-        ]
+        gates = [self._given(graph, member, part) for member, part in enumerate(own)]
         before = self._state_names
         after = [[f"next_{part}" for part in parts] for parts in before]
         outputs = self._read(graph, gates, before, after, graph.fresh())
@@ -155,7 +149,7 @@ class GraphBuilder:
 
     @property
     def _input_channels(self) -> int:
-        return sum(layer.channels for layer in self._first)
+        return sum(layer.given_channels for layer in self._first)
 
     def _read(
         self,
@@ -167,7 +161,7 @@ class GraphBuilder:
         *,
         present: str = "",
     ) -> str:
-        """The layers' steps over time, from what the gates of the first ones get, each [time, rows, channels].
+        """The layers' steps over time, from what the first ones are given, each [time, rows, channels].
 
         `before` and `after` name the state's parts for each layer, `last` what the members' last ones put out, which is
         returned [time, rows, members · hidden_size]. Where `present` is given and false, a row's state stays.
@@ -176,10 +170,7 @@ class GraphBuilder:
         outputs = [""] * members
         for number, layer in enumerate(self._layers):
             member = number % members
-            own = gates[member]
-            if number >= members:
-                factor = self._factor(graph, outputs[member])
-                own = self._product(graph, f"input{number}", factor, layer.input, layer.input_bias)
+            own = gates[member] if number < members else self._given(graph, number, outputs[member])
             body = self._scan_body(graph, number, layer, bool(present))
             outputs[member] = last if number == len(self._layers) - 1 and members == 1 else graph.fresh()
             scanned = [own, present] if present else [own]
@@ -202,22 +193,37 @@ class GraphBuilder:
 
     def _unpack_gates(self, graph: Graph) -> list[str]:
         """What each member's first layer gets of "gates"."""
-        return graph.split("gates", [layer.channels for layer in self._first])
+        return graph.split("gates", [layer.given_channels for layer in self._first])
 
-    def _unpack_hidden(self, graph: Graph, hidden: str) -> list[Factor]:
+    def _unpack_hidden(self, graph: Graph, hidden: str) -> list[str]:
         """Each member's part of what the last layers put out."""
-        parts = graph.split(hidden, [self._settings.hidden_size] * self._settings.members)
-        return [self._factor(graph, part) for part in parts]
+        return graph.split(hidden, [self._settings.hidden_size] * self._settings.members)
 
-    def _cell(self, graph: Graph, number: int, gates: str, hidden: str, parts: list[str]) -> list[str]:
+    def _given(self, graph: Graph, number: int, inputs: str) -> str:
+        """What a layer's steps are given: what its gates get from its inputs, or these."""
+        return inputs if self._layers[number].rounds else self._from_inputs(graph, number, inputs)
+
+    def _from_inputs(self, graph: Graph, number: int, inputs: str) -> str:
         layer = self._layers[number]
+        return self._product(graph, f"input{number}", self._factor(graph, inputs), layer.input, layer.input_bias)
+
+    def _advance(self, graph: Graph, number: int, given: str, parts: list[str]) -> list[str]:
+        """A layer's step: the state's new parts."""
+        layer, hidden = self._layers[number], parts[0]
+        for pair, (by_hidden, by_inputs) in enumerate(layer.rounds):
+            given = self._scaled(graph, f"round{number}_{pair}_inputs", given, hidden, by_hidden)
+            hidden = self._scaled(graph, f"round{number}_{pair}_hidden", hidden, given, by_inputs)
+        gates = self._from_inputs(graph, number, given) if layer.rounds else given
+        from_hidden = self._product(
+            graph, f"hidden{number}", self._factor(graph, hidden), layer.hidden, layer.hidden_bias
+        )
         extras = {name: graph.constant(f"{name}{number}", value) for name, value in layer.extras.items()}
-        return layer.cell.step(Site(graph, gates, hidden, parts, self._settings.hidden_size, extras))
+        return layer.cell.step(Site(graph, gates, from_hidden, parts, self._settings.hidden_size, extras))
 
-    def _recurrent(self, graph: Graph, number: int, hidden: str) -> str:
-        """What a layer's gates get from its previous output."""
-        layer = self._layers[number]
-        return self._product(graph, f"hidden{number}", self._factor(graph, hidden), layer.hidden, layer.hidden_bias)
+    def _scaled(self, graph: Graph, name: str, values: str, others: str, weight: Array) -> str:
+        """`values` times 1 and the tanh of a product of `others`."""
+        squashed = graph.add("Tanh", self._product(graph, name, self._factor(graph, others), weight, None))
+        return graph.add("Add", values, graph.add("Mul", values, squashed))
 
     def _scan_body(self, outer: Graph, number: int, layer: _Layer, with_present: bool) -> onnx.GraphProto:
         """One step of one layer; weights are taken from the graph around it."""
@@ -225,11 +231,10 @@ class GraphBuilder:
         size = self._settings.hidden_size
         before = [f"layer{number}_{name}" for name in layer.state_names]
         gates, present = f"layer{number}_gates", f"layer{number}_present"
-        hidden = self._recurrent(body, number, before[0])
-        stepped = self._cell(body, number, gates, hidden, before)
+        stepped = self._advance(body, number, gates, before)
         output = body.add("Identity", stepped[0])
         inputs = [_value(name, ["rows", size]) for name in before]
-        inputs.append(_value(gates, ["rows", layer.channels]))
+        inputs.append(_value(gates, ["rows", layer.given_channels]))
         after = stepped
         if with_present:
             after = [body.add("Where", present, new, old) for new, old in zip(stepped, before, strict=True)]
@@ -237,11 +242,11 @@ class GraphBuilder:
         outputs = [_value(name, ["rows", size]) for name in (*after, output)]
         return helper.make_graph(body.nodes, f"layer{number}", inputs, outputs)
 
-    def _logits(self, graph: Graph, outputs: Sequence[Factor]) -> None:
+    def _logits(self, graph: Graph, outputs: Sequence[str]) -> None:
         """From what the members' last layers put out, each [rows, hidden], to "logits"."""
         each = enumerate(zip(outputs, self._projections, strict=True))
         projected = [
-            self._product(graph, f"projection{member}", hidden, weight, bias)
+            self._product(graph, f"projection{member}", self._factor(graph, hidden), weight, bias)
             for member, (hidden, (weight, bias)) in each
         ]
         joined = projected[0] if len(projected) == 1 else graph.add("Concat", *projected, axis=-1)
@@ -272,10 +277,17 @@ class _Layer:
         if self.cell.adds_up:
             self.input_bias, self.hidden_bias = self.input_bias + self.hidden_bias, None
         self.extras = {name: _array(value) for name, value in self.cell.extras(layer).items()}
+        self.rounds = [
+            tuple(map(_array, pair)) for pair in (self.cell.rounds(layer) if self.cell.rounds is not None else ())
+        ]
+
+    def given(self, inputs: Array) -> Array:
+        """What the steps are given for `inputs` [.., width]: what the gates get from them, or these."""
+        return inputs if self.rounds else inputs @ self.input.T + self.input_bias
 
     @property
-    def channels(self) -> int:
-        return int(self.hidden.shape[0])
+    def given_channels(self) -> int:
+        return int(self.input.shape[1] if self.rounds else self.input.shape[0])
 
     def _ordered(self, tensor: torch.Tensor) -> Array:
         blocks = np.split(_array(tensor), len(self.cell.order))

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from textgen.imports import has_dot_products
 from textgen.model.lstm_window import is_at_once, lstm_window
-from textgen.model.mogrifier_window import Rounds, can_run_at_once, mogrifier_window
+from textgen.model.mogrifier_window import Rounds, mogrifier_window
 
 CellState = tuple[Tensor, ...]
 
@@ -153,7 +154,8 @@ class LSTM(_FusedLayer):
     def _written_out(self, inputs: Tensor) -> bool:
         """Whether the fused layer would be slower, or its gradient wrong, see `lstm_window`."""
         return (
-            in_bf16_on_processor(inputs)
+            torch.is_grad_enabled()
+            and in_bf16_on_processor(inputs)
             and self.hidden_size >= _FUSED_BF16_BELOW_AT_ONCE
             and (self.hidden_size >= _FUSED_BF16_BELOW or is_at_once(len(inputs), self.hidden_size))
         )
@@ -198,6 +200,16 @@ class MogrifierLSTM(LSTM):
         """The weights of the rounds."""
         return Rounds(self.lower_of_inputs, self.upper_of_inputs, self.lower_of_hidden, self.upper_of_hidden)
 
+    def round_products(self) -> list[tuple[Tensor, Tensor]]:
+        """For each pair of rounds the products of their factors, for those who run it by other means.
+
+        Half of the matrices UV [input, hidden] and U'V' [hidden, input], since 2σ(z) = 1 + tanh(z / 2).
+        """
+        return [
+            (from_hidden @ to_inputs / 2.0, from_inputs @ to_hidden / 2.0)
+            for to_inputs, from_hidden, to_hidden, from_inputs in zip(*self.rounds(), strict=True)
+        ]
+
     def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         inputs, hidden = self._mogrified(inputs, state[0])
         return super().step(inputs, (hidden, state[1]))
@@ -208,7 +220,7 @@ class MogrifierLSTM(LSTM):
         weights = self.gate_weights()
         if recurrent_weight is not None:
             weights = weights._replace(hidden=recurrent_weight)
-        if in_bf16_on_processor(inputs) and can_run_at_once(len(inputs), *self._sizes):
+        if inputs.shape[1] > 1 and in_bf16_on_processor(inputs) and has_dot_products():
             outputs, *after = mogrifier_window(inputs, state[0], state[1], weights, self.rounds())
             return outputs, tuple(after)
         hidden, cell = state
@@ -223,10 +235,6 @@ class MogrifierLSTM(LSTM):
             hidden = torch.sigmoid(o) * torch.tanh(cell)
             each.append(hidden)
         return torch.stack(each, 1), (hidden, cell)
-
-    @property
-    def _sizes(self) -> tuple[int, int, int]:
-        return self.input_size, self.hidden_size, self.lower_of_inputs.shape[1]
 
     def _mogrified(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         for to_inputs, from_hidden, to_hidden, from_inputs in zip(*self.rounds(), strict=True):
@@ -340,10 +348,9 @@ class UpdateGateLSTM(RecurrentLayer):
 
 
 def in_bf16_on_processor(inputs: Tensor) -> bool:
-    """Whether a layer is to learn from `inputs` in bf16, on a processor."""
+    """Whether products of `inputs` are to be computed in bf16, by a processor."""
     return (
         inputs.device.type == "cpu"
-        and torch.is_grad_enabled()
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
     )

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from textgen.compiled import compiled, part
 from textgen.compiled_parts import bounds_of_part, in_parts, threads_for
+from textgen.imports import has_dot_products
 from textgen.model.half_precision import LINE, line_joined, tile_transposed
 
 Words = NDArray[np.uint32]
@@ -37,14 +38,8 @@ _INSTRUCTION = "llvm.x86.avx512bf16.dpbf16ps.512"
 
 
 @cache
-def has_dot_products() -> bool:
-    """Whether this processor has these dot products."""
-    return bool(binding.get_host_cpu_features().get("avx512bf16"))
-
-
-@cache
 def can_multiply() -> bool:
-    """Whether it has, and not AMX, by which oneDNN multiplies several times as fast."""
+    """Whether this processor has these dot products, and not AMX, by which oneDNN multiplies several times as fast."""
     return has_dot_products() and not binding.get_host_cpu_features().get("amx-bf16")
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-from textgen.imports import can_compile
+from torch.nn import functional as F
 
 
 class Rounds(NamedTuple):
@@ -26,30 +25,33 @@ class Rounds(NamedTuple):
     upper_of_hidden: Tensor
 
 
-def can_run_at_once(rows: int, input_size: int, hidden_size: int, rank: int) -> bool:
-    """Whether `mogrifier_window` computes so many rows of a batch on this processor."""
-    if not can_compile():
-        return False
-    from textgen.model.dot_products import COLUMNS, ROWS, has_dot_products  # slow to import
-
-    # With few rows most of what is multiplied would be nothing.
-    whole = all(size % COLUMNS == 0 for size in (input_size, hidden_size, rank))
-    return has_dot_products() and rows >= ROWS // 2 and whole
-
-
 def mogrifier_window(
     inputs: Tensor, hidden: Tensor, cell: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor], rounds: Rounds
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs [batch, time, hidden] in bf16, and h and c after the last step [batch, hidden] in fp32.
 
     `inputs` is [batch, time, input], `hidden` and `cell` [batch, hidden]; `weights` are the layer's `GateWeights`. The
-    equations are those of `cells.MogrifierLSTM`, the slow reference is its `step`. Only where `can_run_at_once`.
+    equations are those of `cells.MogrifierLSTM`, the slow reference is its `step`. Only for processors with dot
+    products of bf16; sizes that these do not come in are filled up with zeros, which stay zeros.
     """
+    from textgen.model.dot_products import COLUMNS  # slow to import
+
     of_input, of_hidden, input_bias, hidden_bias = weights
-    after: tuple[Tensor, Tensor, Tensor] = _Window.apply(  # type: ignore[no-untyped-call]
-        inputs, hidden, cell, of_input, of_hidden, input_bias + hidden_bias, *rounds
-    )
-    return after
+    bias, size = input_bias + hidden_bias, hidden.shape[1]
+    width, rank = of_input.shape[1], rounds.lower_of_inputs.shape[1]
+    more, wider, higher = (-number % COLUMNS for number in (size, width, rank))
+    if more or wider or higher:
+        inputs, hidden, cell = F.pad(inputs, (0, wider)), F.pad(hidden, (0, more)), F.pad(cell, (0, more))
+        # Gates lie one below the other, each with its own missing units.
+        of_input, of_hidden = (
+            F.pad(part.unflatten(0, (-1, size)), (0, by, 0, more)).flatten(0, 1)
+            for part, by in ((of_input, wider), (of_hidden, more))
+        )
+        bias = F.pad(bias.unflatten(0, (-1, size)), (0, more)).flatten()
+        missing = ((more, higher), (higher, wider), (wider, higher), (higher, more))
+        rounds = Rounds(*(F.pad(part, (0, by, 0, below)) for part, (by, below) in zip(rounds, missing, strict=True)))
+    outputs, *after = _Window.apply(inputs, hidden, cell, of_input, of_hidden, bias, *rounds)  # type: ignore[no-untyped-call]
+    return outputs[..., :size], after[0][:, :size], after[1][:, :size]
 
 
 class _Window(torch.autograd.Function):

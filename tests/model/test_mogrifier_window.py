@@ -1,0 +1,104 @@
+"""A Mogrifier's window as machine code: against the cell's equations, which `step` writes out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from textgen.config import ModelSettings
+from textgen.imports import has_dot_products
+from textgen.model import dot_products, lstm_steps
+from textgen.model.cells import MogrifierLSTM
+from textgen.model.language_model import LanguageModel
+from textgen.model.mogrifier_window import mogrifier_window
+
+needs_dot_products = pytest.mark.skipif(not has_dot_products(), reason="this processor has no dot products of bf16")
+
+Case = tuple[MogrifierLSTM, Tensor, Tensor, Tensor]
+
+
+def case(batch: int, time: int, width: int, size: int) -> Case:
+    """A layer, inputs, h and c."""
+    layer = MogrifierLSTM(width, size)
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(batch, time, width, generator=generator, requires_grad=True)
+    h, c = (torch.randn(batch, size, generator=generator).requires_grad_() for _ in range(2))
+    return layer, inputs, h, c
+
+
+def results(layer: MogrifierLSTM, outputs: Tensor, last: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
+    """What came out, and the gradients of something that all of it has a part in."""
+    loss = outputs.float().square().sum() + (last[0] * 0.3).sum() + last[1].square().sum()
+    found = [outputs.float(), *last, *torch.autograd.grad(loss, [*wanted, *layer.parameters()])]
+    return [part.detach() for part in found]
+
+
+@needs_dot_products
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("batch", "time", "width", "size"),
+    [
+        (16, 9, 64, 96),
+        (8, 1, 32, 32),
+        (5, 7, 96, 128),
+        (33, 4, 64, 64),
+        (1, 3, 128, 32),
+        (3, 6, 5, 7),
+        (24, 2, 33, 100),
+    ],
+)
+def test_machine_code_and_equations_agree(batch: int, time: int, width: int, size: int) -> None:
+    layer, inputs, h, c = case(batch, time, width, size)
+    outputs, *last = mogrifier_window(inputs, h, c, layer.gate_weights(), layer.rounds())
+    assert outputs.dtype == torch.bfloat16
+    fast = results(layer, outputs, last, [inputs, h, c])
+    state, each = (h, c), []
+    for x in inputs.unbind(1):
+        output, state = layer.step(x, state)
+        each.append(output)
+    slow = results(layer, torch.stack(each, 1), list(state), [inputs, h, c])
+    for found, right in zip(fast, slow, strict=True):
+        assert found.shape == right.shape
+        assert (found - right).norm().item() / right.norm().item() < 0.02
+
+
+@needs_dot_products
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_share_a_window(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    layer, inputs, h, c = case(16, 5, 96, 128)
+    found = []
+    for count in (1, threads):
+        for module in (lstm_steps, dot_products):
+            monkeypatch.setattr(module, "threads_for", lambda _entries, *, each, count=count: count if each else 0)
+        outputs, *last = mogrifier_window(inputs, h, c, layer.gate_weights(), layer.rounds())
+        found.append(results(layer, outputs, last, [inputs, h, c]))
+    assert all(map(torch.equal, *found))
+
+
+@needs_dot_products
+def test_a_part_of_the_rows_gives_what_all_give() -> None:
+    layer, inputs, h, c = case(16, 5, 32, 64)
+    with torch.no_grad():
+        whole, *_ = mogrifier_window(inputs, h, c, layer.gate_weights(), layer.rounds())
+        part, *_ = mogrifier_window(inputs[5:11], h[5:11], c[5:11], layer.gate_weights(), layer.rounds())
+    assert torch.equal(whole[5:11], part)
+
+
+@needs_dot_products
+def test_a_model_learns_alike_in_bf16_and_in_fp32() -> None:
+    settings = ModelSettings(
+        cell="mogrifier-lstm", vocab_size=40, embedding_size=32, hidden_size=64, num_layers=2, members=2
+    )
+    model = LanguageModel(settings)
+    model.reset_parameters(0)
+    ids = torch.randint(0, 40, (8, 13), generator=torch.Generator().manual_seed(2))
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            logits, _ = model(ids[:, :-1], model.initial_state(8), apart=True)
+        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, -2), ids[:, 1:].flatten().repeat(2))
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    for exact, rounded in zip(*gradients, strict=True):
+        assert (exact - rounded).norm().item() < 0.03 * exact.norm().item()
