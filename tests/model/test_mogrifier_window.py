@@ -9,7 +9,7 @@ from torch import Tensor
 from textgen.config import ModelSettings
 from textgen.imports import has_dot_products
 from textgen.model import dot_products, lstm_steps
-from textgen.model.cells import MogrifierLSTM
+from textgen.model.cells import CellState, MogrifierLSTM
 from textgen.model.language_model import LanguageModel
 from textgen.model.mogrifier_window import mogrifier_window
 
@@ -54,7 +54,8 @@ def test_machine_code_and_equations_agree(batch: int, time: int, width: int, siz
     outputs, *last = mogrifier_window(inputs, h, c, layer.gate_weights(), layer.rounds())
     assert outputs.dtype == torch.bfloat16
     fast = results(layer, outputs, last, [inputs, h, c])
-    state, each = (h, c), []
+    state: CellState = (h, c)
+    each = []
     for x in inputs.unbind(1):
         output, state = layer.step(x, state)
         each.append(output)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -97,11 +97,12 @@ class _FusedLayer(RecurrentLayer):
 
     @property
     def recurrent_weight(self) -> Tensor:
-        return self.fused.get_parameter("weight_hh_l0")
+        return self.gate_weights().hidden
 
     def gate_weights(self) -> GateWeights:
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-        return GateWeights(*(self.fused.get_parameter(name) for name in names))
+        # Not `get_parameter`: where a model is called with other weights they are plain tensors.
+        return GateWeights(*(cast(Tensor, getattr(self.fused, name)) for name in names))
 
     def forward(
         self, inputs: Tensor, state: CellState, *, recurrent_weight: Tensor | None = None

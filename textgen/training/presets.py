@@ -81,7 +81,7 @@ def preset_settings(
         "thorough": {"embedding_size": 288, "hidden_size": 768},
     }
     # Small texts are read dozens of times: what one network learns by heart of them, three do not have in common.
-    model = {"embedding_size": 192, "hidden_size": 384, "members": 3} if small else shapes[name]
+    model: dict[str, Any] = {"embedding_size": 192, "hidden_size": 384, "members": 3} if small else shapes[name]
     if large and name != "quick":
         model = {"embedding_size": 384, "hidden_size": 1024}
     if mogrifies:
