@@ -103,8 +103,9 @@ class TrainingSettings(DropoutSettings, TrainingBudget):
     window: int = Field(48, ge=1, le=65_536, description="steps of back-propagation through time")
     accumulation: int = Field(1, ge=1, le=4096, description="windows whose gradients make one optimizer step")
     learning_rate: float = Field(5e-3, gt=0, le=10, description="peak learning rate")
-    schedule: Literal["cosine", "triangular"] = Field(
-        "cosine", description="how the learning rate falls after its peak: along a cosine or a straight line"
+    schedule: Literal["cosine", "triangular", "trapezoidal"] = Field(
+        "cosine",
+        description="how the learning rate falls after its peak: along a cosine, a straight line, or one that begins late",
     )
     warmup: float = Field(0.05, ge=0, le=1, description="share of the budget in which the learning rate rises")
     layer_decay: float = Field(

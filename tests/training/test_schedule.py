@@ -8,7 +8,7 @@ from textgen.config import TrainingBudget
 from textgen.errors import InvalidSetting
 from textgen.training.schedule import Horizon, ScheduleName, learning_rate_factor
 
-schedules = st.sampled_from(["cosine", "triangular"])
+schedules = st.sampled_from(["cosine", "triangular", "trapezoidal"])
 
 
 @given(progress=st.floats(0, 1), warmup=st.floats(0, 1), schedule=schedules)
@@ -32,6 +32,17 @@ def test_a_triangle_falls_along_a_line_to_a_32nd() -> None:
     middle, end = (learning_rate_factor(progress, 0.1, "triangular") for progress in (0.55, 1.0))
     assert end == pytest.approx(1 / 32)
     assert middle == pytest.approx((1 + end) / 2)
+
+
+def test_a_trapezoid_stays_at_its_peak_and_falls_late() -> None:
+    def at(progress: float) -> float:
+        return learning_rate_factor(progress, 0.1, "trapezoidal")
+
+    assert at(0.05) == pytest.approx(0.5)
+    assert at(0.1) == at(0.4) == at(0.6) == 1.0
+    assert at(0.8) == pytest.approx(0.5)
+    assert at(1.0) == 0.0
+    assert learning_rate_factor(0.95, 0.9, "trapezoidal") == pytest.approx(0.5)
 
 
 def test_a_horizon_counts_from_where_it_begins() -> None:

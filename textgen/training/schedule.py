@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 from textgen.config import TrainingBudget
 
-ScheduleName = Literal["cosine", "triangular"]
+ScheduleName = Literal["cosine", "triangular", "trapezoidal"]
 
 # ULMFiT's ratio of the highest to the lowest rate.
 _TRIANGULAR_RATIO = 32.0
+# The spent share of the budget from which a trapezoid falls.
+_STABLE_UNTIL = 0.6
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,18 @@ def learning_rate_factor(progress: float, warmup: float, schedule: ScheduleName 
 
     "cosine" falls along half a cosine down to zero (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983),
     "triangular" along a straight line down to 1/32 (slanted triangular rates, Howard & Ruder 2018,
-    https://arxiv.org/abs/1801.06146). `progress` is the spent share of the budget, whatever that is counted in.
+    https://arxiv.org/abs/1801.06146). "trapezoidal" stays at the peak for 0.6 of the budget and then falls along a
+    straight line down to zero (warm-up, stable, decay: Hu et al. 2024, https://arxiv.org/abs/2404.06395). `progress` is
+    the spent share of the budget, whatever that is counted in.
     """
     if progress < warmup:
         # Never exactly zero, or the first step of a run measured in time would do nothing.
         return max(progress / warmup, 1e-3)
     if warmup >= 1.0:
         return 1.0
+    if schedule == "trapezoidal":
+        top = max(warmup, _STABLE_UNTIL)
+        return min(1.0, max(0.0, (1.0 - progress) / (1.0 - top)))
     fallen = min(1.0, (progress - warmup) / (1.0 - warmup))
     if schedule == "triangular":
         return 1.0 - fallen * (1.0 - 1.0 / _TRIANGULAR_RATIO)
