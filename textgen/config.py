@@ -105,7 +105,7 @@ class TrainingSettings(DropoutSettings, TrainingBudget):
     learning_rate: float = Field(5e-3, gt=0, le=10, description="peak learning rate")
     schedule: Literal["cosine", "triangular", "trapezoidal"] = Field(
         "cosine",
-        description="how the learning rate falls after its peak: along a cosine, a straight line, or one that starts late",
+        description="how the learning rate falls after its peak: along a cosine, a line, or a line that starts late",
     )
     warmup: float = Field(0.05, ge=0, le=1, description="share of the budget in which the learning rate rises")
     layer_decay: float = Field(
