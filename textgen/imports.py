@@ -35,8 +35,18 @@ def can_compile() -> bool:
 @cache
 def has_dot_products() -> bool:
     """Whether numba is there, and this processor has dot products of bf16 numbers (AVX512-BF16)."""
+    return _can_compile_for("avx512bf16")
+
+
+@cache
+def has_bf16_tiles() -> bool:
+    """Whether numba is there, and this processor has AMX, by which oneDNN multiplies bf16 several times as fast."""
+    return _can_compile_for("amx-bf16")
+
+
+def _can_compile_for(feature: str) -> bool:
     if not can_compile():
         return False
     from llvmlite import binding
 
-    return bool(binding.get_host_cpu_features().get("avx512bf16"))
+    return bool(binding.get_host_cpu_features().get(feature))

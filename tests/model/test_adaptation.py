@@ -52,9 +52,11 @@ def test_the_copy_has_learned_and_the_original_has_not(make_model: MakeModel, ce
     adapted = adapt(model, ids, SETTINGS)
     assert_same_weights(model, before)
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
-    assert nats(adapted, ids) < 0.98 * nats(model, ids)
+    # Of so small a Mogrifier there are as many weights in its rounds, which begin near nothing, as in all else.
+    most = 0.98 if cell == "mogrifier-lstm" else 0.95
+    assert nats(adapted, ids) < most * nats(model, ids)
     other = text(200, seed=1)
-    assert nats(adapted, other) < 0.98 * nats(model, other)
+    assert nats(adapted, other) < most * nats(model, other)
     assert not any(torch.equal(weight, before[name]) for name, weight in adapted.state_dict().items())
     assert adapted.settings == model.settings
 

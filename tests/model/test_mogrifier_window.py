@@ -88,6 +88,43 @@ def test_a_part_of_the_rows_gives_what_all_give() -> None:
 
 
 @needs_dot_products
+def test_what_is_no_number_stays_in_its_row() -> None:
+    layer, inputs, h, c = case(6, 4, 32, 64)
+    with torch.no_grad():
+        inputs[2, 1, 5] = torch.nan
+        h[4, 7] = torch.nan
+    outputs, hidden, cell = mogrifier_window(inputs, h, c, layer.gate_weights(), layer.rounds())
+    (by_inputs,) = torch.autograd.grad(outputs.float().sum(), inputs)
+    for found in (outputs[:, -1], hidden, cell, by_inputs[:, 0]):
+        broken = found.isnan().flatten(1)
+        assert broken[2].any()
+        assert broken[4].any()
+        assert not broken[[0, 1, 3, 5]].any()
+
+
+@needs_dot_products
+def test_a_layer_without_gradients_gives_the_same_bits_and_takes_what_is_left_of_its_weight() -> None:
+    layer, inputs, h, c = case(5, 7, 32, 64)
+    dropped = (layer.recurrent_weight * (torch.rand(256, 64) > 0.5)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        learning, _ = layer(inputs, (h, c), recurrent_weight=dropped)
+        with torch.no_grad():
+            reading, _ = layer(inputs, (h, c), recurrent_weight=dropped)
+            whole, _ = layer(inputs, (h, c))
+    assert torch.equal(learning, reading)
+    assert not torch.equal(reading, whole)
+
+
+def test_factors_multiplied_out_give_the_same() -> None:
+    """Which is how many steps are read where no gradient is wanted."""
+    layer, inputs, h, c = case(3, 20, 12, 20)
+    learning, _ = layer(inputs, (h, c))
+    with torch.no_grad():
+        reading, _ = layer(inputs, (h, c))
+    torch.testing.assert_close(reading, learning, atol=1e-5, rtol=0)
+
+
+@needs_dot_products
 def test_a_model_learns_alike_in_bf16_and_in_fp32() -> None:
     settings = ModelSettings(
         cell="mogrifier-lstm", vocab_size=40, embedding_size=32, hidden_size=64, num_layers=2, members=2

@@ -258,7 +258,7 @@ class _Mogrifier(_Layer):
         return self.after(inputs, state)
 
     def project(self, inputs: Tensor) -> Tensor:
-        """They wait for the step before, as all does."""
+        """Nothing yet: the gates wait for the step before."""
         return inputs
 
     def after(self, from_input: Tensor, state: CellState) -> CellState:

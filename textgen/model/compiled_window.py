@@ -1,4 +1,7 @@
-"""How a window of an LSTM is computed by machine code: step by step, or at once with the products of its steps."""
+"""How a window of an LSTM is computed by machine code: step by step, or at once with the products of its steps.
+
+What `mogrifier_window` shares with it is here too.
+"""
 
 from __future__ import annotations
 
@@ -67,15 +70,8 @@ class CompiledWindow(CompiledSteps):
     """All steps at once, with their products; between the passes values lie in panels of units, see `lstm_steps`."""
 
     def saved(self, hidden: Tensor, cell: Tensor, time: int, dtype: torch.dtype) -> Saved:
-        rows, size = hidden.shape
-        entries = rows * COLUMNS
-        saved = Saved(
-            gates=torch.empty(time, size // COLUMNS, 4, entries),
-            cells=torch.empty(time + 1, size // COLUMNS, entries),
-            squashed=torch.empty(time, size // COLUMNS, entries),
-            outputs=torch.empty(time + 1, rows, size, dtype=dtype),
-        )
-        saved.cells[0], saved.outputs[0] = panels_of(cell), hidden
+        saved = Saved(*saved_panels(cell, time), torch.empty(time + 1, *hidden.shape, dtype=dtype))
+        saved.outputs[0] = hidden
         return saved
 
     def last_cell(self, saved: Saved) -> Tensor:
@@ -120,6 +116,15 @@ class CompiledWindow(CompiledSteps):
         )
         by_cell.copy_(rows_of(cell))
         return rows_of(hidden[:, :rows]), by_bias
+
+
+def saved_panels(cell: Tensor, time: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for the gates, the cells, of which the first are `cell` [batch, hidden], and the squashed of a window."""
+    rows, size = cell.shape
+    panels, entries = size // COLUMNS, rows * COLUMNS
+    cells = torch.empty(time + 1, panels, entries)
+    cells[0] = panels_of(cell)
+    return torch.empty(time, panels, 4, entries), cells, torch.empty(time, panels, entries)
 
 
 def panels_of(rows: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from textgen.compiled import compiled, part
 from textgen.compiled_parts import bounds_of_part, in_parts, threads_for
-from textgen.imports import has_dot_products
+from textgen.imports import has_bf16_tiles, has_dot_products
 from textgen.model.half_precision import LINE, line_joined, tile_transposed
 
 Words = NDArray[np.uint32]
@@ -39,8 +39,8 @@ _INSTRUCTION = "llvm.x86.avx512bf16.dpbf16ps.512"
 
 @cache
 def can_multiply() -> bool:
-    """Whether this processor has these dot products, and not AMX, by which oneDNN multiplies several times as fast."""
-    return has_dot_products() and not binding.get_host_cpu_features().get("amx-bf16")
+    """Whether these dot products are the fastest that this processor has."""
+    return has_dot_products() and not has_bf16_tiles()
 
 
 def words_of(tensor: Tensor) -> Words:

@@ -95,7 +95,8 @@ class _Line:
     def tanh(self, line: Any) -> Any:
         """The hyperbolic tangent; of what is no number, none."""
         for relation, limit in (("<", -TANH_LIMIT), (">", TANH_LIMIT)):
-            beyond = self._builder.fcmp_ordered(relation, line, _all(limit))
+            # With a flag of its own: numba would else let it assume that no number is none.
+            beyond = self._builder.fcmp_ordered(relation, line, _all(limit), flags=("nsz",))
             line = self._builder.select(beyond, _all(limit), line)
         square = self.product(line, line)
         above, below = (self._polynomial(square, numbers) for numbers in (TANH_ODD, TANH_EVEN))

@@ -359,9 +359,9 @@ def window_backward(threads: int, *arguments: Any) -> None:
     """All steps of a window backwards, with the products of the gates' gradients by the recurrent weight.
 
     Arguments are those of `_window_backward`. `weight` is as from `rows_packed`, `words` are those of `by_gates` [time,
-    batch, 2 · hidden]; `packed`, as from `room_for_rows`, and `by_gate` [threads, 4, batch · COLUMNS] are to be written
-    to. `by_hidden` [panels, rows, COLUMNS], of whole panels of rows, holds the gradient of the last output and then
-    that of the one before the first, `by_cell` [panels, batch · COLUMNS] those of the cells. `by_outputs` and
-    `by_gates` are as for `step_backward`, `by_bias` is [4 · hidden], the others are as `window_forward` left them.
+    batch, 2 · hidden]; `packed`, as from `room_for_rows`, is to be written to. `by_hidden` [panels, rows, COLUMNS], of
+    whole panels of rows, holds the gradient of the last output and then that of the one before the first, `by_cell`
+    [panels, batch · COLUMNS] those of the cells. `by_outputs` and `by_gates` are as for `step_backward`, `by_bias` is
+    [4 · hidden], the others are as `window_forward` left them.
     """
     in_parts(_window_backward, threads, arguments)

@@ -66,7 +66,7 @@ class _Window(torch.autograd.Function):
         bias: Tensor,
         *rounds: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        from textgen.model.compiled_window import CompiledWindow, rows_of, whole_rows
+        from textgen.model.compiled_window import rows_of, saved_panels, whole_rows
         from textgen.model.dot_products import COLUMNS, columns_packed, room_for_rows
         from textgen.model.half_precision import halves_of
         from textgen.model.lstm_steps import threads_of_window
@@ -83,13 +83,13 @@ class _Window(torch.autograd.Function):
             all_hidden[0, 0] = hidden
             ranks = [_room(pairs, time, rows, rank) for _ in range(2)]
             factors = [torch.empty(pairs, time, rows, entries) for entries in (width, size)]
-            saved = CompiledWindow().saved(hidden, cell, time, torch.bfloat16)[:3]
+            saved = saved_panels(cell, time)
             threads = threads_of_window(rows, size)
             mogrifier_forward(
                 threads,
                 columns_packed(weight),
                 *(np.stack([columns_packed(one) for one in part.unbind()]) for part in rounds),
-                bias.detach().numpy(),
+                bias.detach().float().numpy(),
                 halves_of(_room(1, rows, 4 * size).zero_()),
                 np.empty((threads, 4, whole_rows(rows), COLUMNS), dtype=np.float32),
                 room_for_rows(rows, width + size)[0],
@@ -121,7 +121,7 @@ class _Window(torch.autograd.Function):
         threads = threads_of_window(rows, size)
         by_both = torch.zeros((width + size) // COLUMNS, whole_rows(rows), COLUMNS)
         by_hidden = by_both[width // COLUMNS :, :rows]
-        by_hidden.copy_(panels_of(by_last.float()).view(-1, rows, COLUMNS))
+        by_hidden.copy_(panels_of(by_last.float().contiguous()).view(-1, rows, COLUMNS))
         cell, by_bias = panels_of(by_cell.float().contiguous()).clone(), torch.zeros(4 * size)
         by_gates = _room(time, rows, 4 * size)
         by_products = [_room(pairs, time, rows, entries) for entries in (width, size)]
@@ -144,9 +144,8 @@ class _Window(torch.autograd.Function):
             by_bias.numpy(),
             *map(halves_of, (*by_products, *by_ranks, by_inputs)),
         )
-        given = torch.cat([all_inputs[-1], all_hidden[-1, :time]], -1).flatten(
-            0, 1
-        )  # what the gates' weight multiplied
+        # What the gates' weight multiplied.
+        given = torch.cat([all_inputs[-1], all_hidden[-1, :time]], -1).flatten(0, 1)
         by_weight = transposed(by_gates.flatten(0, 1)) @ given
         flat_inputs, flat_hidden = all_inputs.flatten(1, 2), all_hidden[:, :time].flatten(1, 2)
         # Of each pair of rounds: [pairs, out, time · batch] @ [pairs, time · batch, in].

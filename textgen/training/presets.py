@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from textgen.config import TrainingBudget
 from textgen.errors import InvalidSetting
-from textgen.imports import has_dot_products
+from textgen.imports import has_bf16_tiles, has_dot_products
 from textgen.text.tokenizer_training import RESERVED_PIECES
 
 PresetName = Literal["quick", "balanced", "thorough"]
@@ -85,7 +85,7 @@ def preset_settings(
     if large and name != "quick":
         model = {"embedding_size": 384, "hidden_size": 1024}
     if mogrifies:
-        # The same tokens teach it more, which is worth the tenth to a fifth more that a step takes.
+        # The same tokens teach it more, which is worth the tenth to a quarter more that a step takes.
         model["cell"] = "mogrifier-lstm"
     training: dict[str, dict[str, Any]] = {
         "quick": {"minutes": 3.0, "learning_rate": 7e-3, "window": 40, "average_decay": 0.995, "evaluations": 4},
@@ -113,9 +113,9 @@ def preset_settings(
             # Better than one that reads the text twice as often: that learns by heart.
             model["members"] = 2
         if name == "quick" and not small:
-            # What the model itself writes keeps it from learning by heart what it reads again and again. In longer
-            # trainings it is too poor a teacher by then.
-            chosen |= {"self_teaching": 4.0, "written_rows": 24}
+            # What the model itself writes keeps it from learning by heart what it reads again and again; before that it
+            # does so while its rate is low. In longer trainings it is too poor a teacher by then.
+            chosen |= {"self_teaching": 6.0, "written_rows": 24, "schedule": "trapezoidal"}
         elif name == "balanced" and not large and not small:
             # As strong from the beginning on they would only slow it down. The best is between two evaluations that are
             # far apart: machines read such a text ten to thirty times in this time.
@@ -126,9 +126,12 @@ def preset_settings(
 def can_mogrify(training: Mapping[str, Any], device: Callable[[], str]) -> bool:
     """Whether this machine trains a Mogrifier nearly as fast as an LSTM, with these settings on `device`.
 
-    Finding out what that is may take time, and is only done where it matters.
+    With AMX an LSTM is faster, but no Mogrifier. Finding out the device may take time, and is only done where it
+    matters.
     """
-    return training.get("precision") != "fp32" and has_dot_products() and device() == "cpu"
+    if training.get("precision") == "fp32" or not has_dot_products() or has_bf16_tiles():
+        return False
+    return device() == "cpu"
 
 
 def preset_for(minutes: float | None) -> PresetName:
