@@ -10,6 +10,8 @@ import torch
 from tests.engine.helpers import PATIENCE_SECONDS, ManualClock, ids, request
 from textgen.config import AdaptationSettings
 from textgen.engine import Backend, Engine, FinishedEvent, GenerationRequest, GenerationStream, TorchBackend
+from textgen.engine import engine as engine_module
+from textgen.engine.adapted import AdaptedRun
 from textgen.errors import EngineClosed, InvalidSetting, LearningElsewhere
 from textgen.limits import Limits
 from textgen.model import LanguageModel
@@ -199,6 +201,31 @@ def test_closing_ends_what_learns_and_what_has_learned(
     assert set(threading.enumerate()) <= others
     with pytest.raises(EngineClosed):
         engine.submit(learner())
+
+
+def test_a_closed_engine_has_no_thread_left_that_learned(
+    onnx_backend: Backend, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that still lets go of its weights when the program ends would end it with an abort."""
+    may_end = threading.Event()
+
+    class Slow(AdaptedRun):
+        def _work(self) -> None:
+            super()._work()
+            assert may_end.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(engine_module, "AdaptedRun", Slow)
+    engine = Engine(onnx_backend, source=lambda: model)
+    last(engine.submit(learner()))
+    wait_until_forgotten(engine)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "textgen-adapted")
+    assert closing.is_alive()
+    may_end.set()
+    closing.join(PATIENCE_SECONDS)
+    assert not closing.is_alive()
+    assert not thread.is_alive()
 
 
 def test_an_error_on_the_way_reaches_its_stream(onnx_backend: Backend, model: LanguageModel) -> None:

@@ -45,15 +45,16 @@ class AdaptedRun:
         self._scheduler: Scheduler | None = None
         self._thread = threading.Thread(target=self._work, name="textgen-adapted", daemon=True)
 
-    def start(self) -> None:
+    def start(self) -> threading.Thread:
+        """Begins; the thread returned may be waited for."""
         self._thread.start()
+        return self._thread
 
-    def close(self) -> threading.Thread:
-        """Makes the request end as cancelled; the thread returned may be waited for."""
+    def close(self) -> None:
+        """Makes the request end as cancelled."""
         self._closed.set()
         if self._scheduler is not None:
             self._scheduler.close()
-        return self._thread
 
     def _work(self) -> None:
         try:

@@ -57,12 +57,14 @@ class Engine:
         self._statistics = statistics or EngineStatistics()
         self._scheduler = Scheduler(self._backend, limits=limits, clock=clock, statistics=self._statistics)
         self._adapted: set[AdaptedRun] = set()
+        # A run is forgotten by its own thread, which then still has to let go of its weights.
+        self._learners: list[threading.Thread] = []
         self._starting = threading.Lock()
         self._closed = False
         # The thread holds the scheduler, not the engine, so that an engine nobody closed can be collected.
         self._threads: list[threading.Thread] = []
         prepare_chooser()
-        weakref.finalize(self, _abandon, self._scheduler, self._adapted, self._threads)
+        weakref.finalize(self, _abandon, self._scheduler, self._adapted, self._threads, self._learners)
 
     @property
     def backend(self) -> Backend:
@@ -155,8 +157,9 @@ class Engine:
         with self._starting:
             self._closed = True
             self._scheduler.close()
-            threads = [run.close() for run in self._adapted]
-            threads += self._threads
+            for run in self._adapted:
+                run.close()
+            threads = [*self._threads, *self._learners]
         for thread in threads:
             thread.join()
 
@@ -208,7 +211,8 @@ class Engine:
                 done=self._forget,
             )
             self._adapted.add(run)
-            run.start()
+            self._learners[:] = [thread for thread in self._learners if thread.is_alive()]
+            self._learners.append(run.start())
 
     def _forget(self, run: AdaptedRun) -> None:
         with self._starting:
@@ -220,11 +224,17 @@ def _work(scheduler: Scheduler) -> None:
         scheduler.run()
 
 
-def _abandon(scheduler: Scheduler, adapted: set[AdaptedRun], threads: list[threading.Thread]) -> None:
+def _abandon(
+    scheduler: Scheduler,
+    adapted: set[AdaptedRun],
+    threads: list[threading.Thread],
+    learners: list[threading.Thread],
+) -> None:
     """Ends the work of an engine that nobody holds any more, or that the program leaves behind at its end."""
     scheduler.close()
-    threads = [*threads, *(run.close() for run in list(adapted))]
+    for run in list(adapted):
+        run.close()
     if not threading.main_thread().is_alive():
         # Threads inside native code when the interpreter goes down would end the program with an abort.
-        for thread in threads:
+        for thread in [*threads, *learners]:
             thread.join()
