@@ -16,7 +16,8 @@ import pytest
 from tests.grammar import make_text
 from textgen.limits import Limits
 from textgen.studio import Studio
-from textgen.ui.i18n import EXPERT_FIELDS, build_i18n
+from textgen.training.presets import can_mogrify
+from textgen.ui.i18n import EXPERT_FIELDS, build_i18n, say_cell
 from textgen.ui.people import NOBODY_ELSE
 from textgen.ui.train_form import TrainForm
 from textgen.workshop import RunView, Workshop
@@ -133,7 +134,8 @@ class TestSuit:
         suited = form.suit()
         shown = {name: suited[name].placeholder for name in ("minutes", "learning_rate", "window", "split")}
         assert shown == {"minutes": "3", "learning_rate": "0.007", "window": "40", "split": "file"}
-        assert suited["cell"].choices[0] == ("as the preset: LSTM", "")
+        cell = "mogrifier-lstm" if can_mogrify({}, lambda: "cpu") else "lstm"
+        assert suited["cell"].choices[0] == (f"as the preset: {say_cell(cell, 'en')}", "")
         assert suited["cell"].choices[1] == ("LSTM", "lstm")
         assert form.suit("zh")["tokenizer"].choices[0] == ("按预设：unigram", "")
         assert form.suit(preset="balanced")["minutes"].placeholder == "15"
