@@ -35,16 +35,17 @@ def can_compile() -> bool:
 @cache
 def has_dot_products() -> bool:
     """Whether numba is there, and this processor has dot products of bf16 numbers (AVX512-BF16)."""
-    return _can_compile_for("avx512bf16")
+    return _compiles_for("avx512bf16")
 
 
 @cache
 def has_bf16_tiles() -> bool:
     """Whether numba is there, and this processor has AMX, by which oneDNN multiplies bf16 several times as fast."""
-    return _can_compile_for("amx-bf16")
+    return _compiles_for("amx-bf16")
 
 
-def _can_compile_for(feature: str) -> bool:
+def _compiles_for(feature: str) -> bool:
+    """Whether machine code is made for a processor that has this, by LLVM's name."""
     if not can_compile():
         return False
     from llvmlite import binding

@@ -164,12 +164,17 @@ class LSTM(_FusedLayer):
         )
 
     def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
-        hidden, cell = state
-        from_input, from_hidden = self._projections(inputs, hidden)
-        i, f, g, o = (x + h for x, h in zip(from_input, from_hidden, strict=True))
-        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-        hidden = torch.sigmoid(o) * torch.tanh(cell)
+        weights = self.gate_weights()
+        gates = F.linear(inputs, weights.input, weights.input_bias)
+        hidden, cell = self._advance(gates + F.linear(state[0], weights.hidden, weights.hidden_bias), state[1])
         return hidden, (hidden, cell)
+
+    @staticmethod
+    def _advance(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """h and c from what the gates sum up to, [batch, 4 · hidden], and the cell before."""
+        i, f, g, o = gates.chunk(4, -1)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(cell), cell
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         super().reset_parameters(generator)
@@ -236,9 +241,7 @@ class MogrifierLSTM(LSTM):
             gates = F.linear(x, weights.input, weights.input_bias) + F.linear(
                 hidden, weights.hidden, weights.hidden_bias
             )
-            i, f, g, o = gates.chunk(self.num_gates, -1)
-            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-            hidden = torch.sigmoid(o) * torch.tanh(cell)
+            hidden, cell = self._advance(gates, cell)
             each.append(hidden)
         return torch.stack(each, 1), (hidden, cell)
 
