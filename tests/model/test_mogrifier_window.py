@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
+from tests.model.mogrifier_cases import by_equations, case, results
 from textgen.config import ModelSettings
 from textgen.imports import has_dot_products
 from textgen.model import dot_products, lstm_steps
-from textgen.model.cells import CellState, MogrifierLSTM
 from textgen.model.language_model import LanguageModel
 from textgen.model.mogrifier_window import mogrifier_window
 
 needs_dot_products = pytest.mark.skipif(not has_dot_products(), reason="this processor has no dot products of bf16")
-
-Case = tuple[MogrifierLSTM, Tensor, Tensor, Tensor]
-
-
-def case(batch: int, time: int, width: int, size: int) -> Case:
-    """A layer, inputs, h and c."""
-    layer = MogrifierLSTM(width, size)
-    layer.reset_parameters(torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(1)
-    inputs = torch.randn(batch, time, width, generator=generator, requires_grad=True)
-    h, c = (torch.randn(batch, size, generator=generator).requires_grad_() for _ in range(2))
-    return layer, inputs, h, c
-
-
-def results(layer: MogrifierLSTM, outputs: Tensor, last: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
-    """What came out, and the gradients of something that all of it has a part in."""
-    loss = outputs.float().square().sum() + (last[0] * 0.3).sum() + last[1].square().sum()
-    found = [outputs.float(), *last, *torch.autograd.grad(loss, [*wanted, *layer.parameters()])]
-    return [part.detach() for part in found]
 
 
 @needs_dot_products
@@ -54,12 +34,7 @@ def test_machine_code_and_equations_agree(batch: int, time: int, width: int, siz
     outputs, *last = mogrifier_window(inputs, h, c, layer.gate_weights(), layer.rounds())
     assert outputs.dtype == torch.bfloat16
     fast = results(layer, outputs, last, [inputs, h, c])
-    state: CellState = (h, c)
-    each = []
-    for x in inputs.unbind(1):
-        output, state = layer.step(x, state)
-        each.append(output)
-    slow = results(layer, torch.stack(each, 1), list(state), [inputs, h, c])
+    slow = results(layer, *by_equations(layer, inputs, h, c), [inputs, h, c])
     for found, right in zip(fast, slow, strict=True):
         assert found.shape == right.shape
         assert (found - right).norm().item() / right.norm().item() < 0.02

@@ -92,18 +92,11 @@ class PlainSteps:
         `weight` is the recurrent one, [4 · hidden, hidden].
         """
         gates, cells, squashed, outputs = saved
-        _, batch, size = cells.shape
-        recur = Product(weight, batch)
+        recur = Product(weight, cells.shape[1])
         for step in range(len(projected)):
             gate = gates[step]
             gate.copy_(recur(outputs[step])).add_(projected[step]).add_(bias)
-            torch.sigmoid_(gate[:, : 2 * size])
-            torch.tanh_(gate[:, 2 * size : 3 * size])
-            torch.sigmoid_(gate[:, 3 * size :])
-            i, f, g, o = gate.chunk(4, -1)
-            torch.mul(f, cells[step], out=cells[step + 1]).addcmul_(i, g)
-            torch.tanh(cells[step + 1], out=squashed[step])
-            outputs[step + 1] = o * squashed[step]
+            outputs[step + 1] = advanced(gate, cells[step], cells[step + 1], squashed[step])
 
     def backward(
         self, weight: Tensor, saved: Saved, by_step: Tensor, by_hidden: Tensor, by_cell: Tensor, by_gates: Tensor
@@ -118,20 +111,46 @@ class PlainSteps:
         # One step's values stay in the cache; those of a whole window, read operation by operation, would not.
         by_gate = torch.empty(gates.shape[1:])
         by_bias = torch.zeros(gates.shape[1:])
-        by_i, by_f, by_g, by_o = by_gate.chunk(4, -1)  # each [batch, hidden]
         for step in range(len(gates) - 1, -1, -1):
-            i, f, g, o = gates[step].chunk(4, -1)
             gradient = by_hidden.float() + by_step[step]
-            by_cell += _tanh_backward(gradient * o, squashed[step])
-            _sigmoid_backward(gradient.mul_(squashed[step]), o, grad_input=by_o)
-            _sigmoid_backward(by_cell * g, i, grad_input=by_i)
-            _sigmoid_backward(by_cell * cells[step], f, grad_input=by_f)
-            _tanh_backward_out(by_cell * i, g, grad_input=by_g)
+            advanced_backward(gradient, by_cell, gates[step], cells[step], squashed[step], by_gate)
             by_gates[step] = by_gate
             by_bias += by_gate
-            by_cell *= f
             by_hidden = back(by_gates[step])
         return by_hidden, by_bias.sum(0)
+
+
+def advanced(gate: Tensor, before: Tensor, cell: Tensor, squashed: Tensor) -> Tensor:
+    """The output of a step [batch, hidden], from what the gates sum up to and the cell before.
+
+    `gate` [batch, 4 · hidden] becomes what the gates are; `cell` and `squashed`, its tanh, are filled.
+    """
+    size = cell.shape[1]
+    torch.sigmoid_(gate[:, : 2 * size])
+    torch.tanh_(gate[:, 2 * size : 3 * size])
+    torch.sigmoid_(gate[:, 3 * size :])
+    i, f, g, o = gate.chunk(4, -1)
+    torch.mul(f, before, out=cell).addcmul_(i, g)
+    torch.tanh(cell, out=squashed)
+    return o * squashed
+
+
+def advanced_backward(
+    by_output: Tensor, by_cell: Tensor, gate: Tensor, before: Tensor, squashed: Tensor, by_gate: Tensor
+) -> None:
+    """Fills `by_gate`, the gradient of what the gates of a step summed up to.
+
+    `by_output`, that of its output, is used up; `by_cell`, what the step after gave its cell, becomes what it gives the
+    cell before.
+    """
+    i, f, g, o = gate.chunk(4, -1)
+    by_i, by_f, by_g, by_o = by_gate.chunk(4, -1)  # each [batch, hidden]
+    by_cell += _tanh_backward(by_output * o, squashed)
+    _sigmoid_backward(by_output.mul_(squashed), o, grad_input=by_o)
+    _sigmoid_backward(by_cell * g, i, grad_input=by_i)
+    _sigmoid_backward(by_cell * before, f, grad_input=by_f)
+    _tanh_backward_out(by_cell * i, g, grad_input=by_g)
+    by_cell *= f
 
 
 def is_at_once(rows: int, size: int) -> bool:
