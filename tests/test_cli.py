@@ -32,7 +32,7 @@ from textgen.errors import error_from_dict
 from textgen.jobs.checkpoints import open_checkpoint
 from textgen.jobs.manager import JobManager
 from textgen.jobs.model_zip import pack_model
-from textgen.jobs.run_folder import RunFolder
+from textgen.jobs.run_folder import RunFolder, resolve_checkpoint
 from textgen.model.checkpoint import load_checkpoint
 from textgen.text.vocabulary import same_pieces
 
@@ -184,7 +184,7 @@ def test_the_version_is_told(cli: Cli) -> None:
             "batch_size: 16 was given; allowed: a multiple of 3, the number of",
         ),
         ("train --resume full --preset quick", "resume: preset beside it was given"),
-        ("generate", "--checkpoint"),
+        ("generate", f"{Path('checkpoints', 'fairy-tales')}, folder: there is no such folder"),
         ("generate --checkpoint gone", "gone, folder: there is no such folder"),
         ("generate --checkpoint full", "config.json, file: missing"),
         ("generate --checkpoint text.txt", "text.txt, folder"),
@@ -672,6 +672,15 @@ def test_the_settings_of_a_run_train_the_same_model_again(cli: Cli, small_text: 
     first, second = (open_checkpoint(Path(name, "checkpoints", "last"))[0].model for name in ("first", "second"))
     assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
     assert settings_of(Path("first")) == settings_of(Path("second"))
+
+
+@pytest.mark.slow
+def test_what_ships_writes_where_no_other_is_named(cli: Cli, trained_run: Path) -> None:
+    Path("checkpoints").mkdir()
+    shutil.copytree(resolve_checkpoint(trained_run), Path("checkpoints", "fairy-tales"))
+    arguments = ("generate", "--prompt", "Mira ", "--seed", "3", "--max-new-tokens", "5")
+    assert cli(*arguments) == cli(*arguments, "--checkpoint", trained_run)
+    assert cli("score", "--text", "Mira ").out == cli("score", "--text", "Mira ", "--checkpoint", trained_run).out
 
 
 @pytest.mark.slow

@@ -39,6 +39,8 @@ from textgen.options import add_settings
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _BACKENDS = ("auto", "onnx", "torch")
+# The model that the page opens with, where what ships is at hand.
+_SHIPS = Path("checkpoints", "fairy-tales")
 _RUNS_HELP = "where runs are kept; default: what TEXTGEN_RUNS says, or runs"
 # Arguments that cannot work, or that name files that cannot; anything else of ours is a failure of the work itself.
 _WRONG_INPUT = (InvalidSetting, MissingFile, UnreadableText, NotText, NoText, BadTokenizer, BadCheckpoint)
@@ -144,7 +146,7 @@ def _add_train(verbs: Any) -> None:
 
 def _add_generate(verbs: Any) -> None:
     parser = verbs.add_parser("generate", help="continue a prompt")
-    _add_checkpoint(parser)
+    _add_checkpoint(parser, default=_SHIPS)
     parser.add_argument("--prompt", default="", metavar="TEXT", help="text to continue; - reads standard input")
     parser.add_argument("--json", action="store_true", help="print one JSON line instead of the text")
     parser.add_argument("--tree", action="store_true", help="with --json: every token that a beam search took")
@@ -156,7 +158,7 @@ def _add_generate(verbs: Any) -> None:
 
 def _add_score(verbs: Any) -> None:
     parser = verbs.add_parser("score", help="show what a model thinks of a text, token by token")
-    _add_checkpoint(parser)
+    _add_checkpoint(parser, default=_SHIPS)
     parser.add_argument("--text", required=True, metavar="TEXT", help="the text; - reads standard input")
     parser.add_argument("--json", action="store_true", help="print one JSON line")
     _add_device(parser)
@@ -333,8 +335,9 @@ def _benchmark_path() -> list[str]:
     return [str(Path(__file__).parent / "benchmarks")]
 
 
-def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint or a run")
+def _add_checkpoint(parser: argparse.ArgumentParser, *, default: Path | None = None) -> None:
+    told = "a checkpoint or a run" + ("" if default is None else f" (default {default.as_posix()})")
+    parser.add_argument("--checkpoint", type=Path, required=default is None, default=default, metavar="DIR", help=told)
 
 
 def _add_repository(parser: argparse.ArgumentParser, *, what: str = "the model on the Hub") -> None:
