@@ -184,7 +184,7 @@ def test_the_version_is_told(cli: Cli) -> None:
             "batch_size: 16 was given; allowed: a multiple of 3, the number of",
         ),
         ("train --resume full --preset quick", "resume: preset beside it was given"),
-        ("generate", f"{Path('checkpoints', 'fairy-tales')}, folder: there is no such folder"),
+        ("generate", "checkpoint: nothing was given; allowed: a checkpoint or a run, since there is no"),
         ("generate --checkpoint gone", "gone, folder: there is no such folder"),
         ("generate --checkpoint full", "config.json, file: missing"),
         ("generate --checkpoint text.txt", "text.txt, folder"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -120,12 +121,19 @@ class TestShippedModel:
 
     def test_has_a_card_and_the_settings_it_was_trained_with(self, folder: Path) -> None:
         card = (folder / "README.md").read_text(encoding="utf-8")
-        for heading in ("Data", "Licence", "Limits", "Samples"):
+        for heading in ("Data", "Licence", "Recipe", "On the held-out", "Limits", "Samples"):
             assert f"## {heading}" in card
         settings = parse_settings(RunSettings, read_settings_file(folder / "train.yaml"))
         shipped, _ = read_model_settings(folder, limits=Limits())
         assert shipped.cell == settings.model.cell
         assert shipped.hidden_size == settings.model.hidden_size
+        assert shipped.embedding_size == settings.model.embedding_size
+        assert shipped.num_layers == settings.model.num_layers
+        # Weights are rounded to fp16 after the figures were taken.
+        figures = json.loads((folder / "config.json").read_text(encoding="utf-8"))["figures"]
+        told = re.search(r"\| nats per character \| ([\d.]+) \|", card)
+        assert told is not None
+        assert float(told[1]) == pytest.approx(figures["nats_per_char"], abs=2e-4)
 
 
 @pytest.mark.parametrize("folder", ["ui/assets", "export/page"])

@@ -16,6 +16,7 @@ import textgen
 from textgen.commands import deploy, evaluation, models, runs, serving, texts, training, writing
 from textgen.commands.deploy import add_deploy_options
 from textgen.commands.hf_jobs import add_job_options
+from textgen.commands.writing import SHIPS
 from textgen.config import (
     CELLS,
     AdaptationSettings,
@@ -39,8 +40,6 @@ from textgen.options import add_settings
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _BACKENDS = ("auto", "onnx", "torch")
-# The model that the page opens with, where what ships is at hand.
-_SHIPS = Path("checkpoints", "fairy-tales")
 _RUNS_HELP = "where runs are kept; default: what TEXTGEN_RUNS says, or runs"
 # Arguments that cannot work, or that name files that cannot; anything else of ours is a failure of the work itself.
 _WRONG_INPUT = (InvalidSetting, MissingFile, UnreadableText, NotText, NoText, BadTokenizer, BadCheckpoint)
@@ -146,7 +145,7 @@ def _add_train(verbs: Any) -> None:
 
 def _add_generate(verbs: Any) -> None:
     parser = verbs.add_parser("generate", help="continue a prompt")
-    _add_checkpoint(parser, default=_SHIPS)
+    _add_checkpoint(parser, ships=True)
     parser.add_argument("--prompt", default="", metavar="TEXT", help="text to continue; - reads standard input")
     parser.add_argument("--json", action="store_true", help="print one JSON line instead of the text")
     parser.add_argument("--tree", action="store_true", help="with --json: every token that a beam search took")
@@ -158,7 +157,7 @@ def _add_generate(verbs: Any) -> None:
 
 def _add_score(verbs: Any) -> None:
     parser = verbs.add_parser("score", help="show what a model thinks of a text, token by token")
-    _add_checkpoint(parser, default=_SHIPS)
+    _add_checkpoint(parser, ships=True)
     parser.add_argument("--text", required=True, metavar="TEXT", help="the text; - reads standard input")
     parser.add_argument("--json", action="store_true", help="print one JSON line")
     _add_device(parser)
@@ -335,9 +334,9 @@ def _benchmark_path() -> list[str]:
     return [str(Path(__file__).parent / "benchmarks")]
 
 
-def _add_checkpoint(parser: argparse.ArgumentParser, *, default: Path | None = None) -> None:
-    told = "a checkpoint or a run" + ("" if default is None else f" (default {default.as_posix()})")
-    parser.add_argument("--checkpoint", type=Path, required=default is None, default=default, metavar="DIR", help=told)
+def _add_checkpoint(parser: argparse.ArgumentParser, *, ships: bool = False) -> None:
+    told = "a checkpoint or a run" + (f" (default {SHIPS.as_posix()})" if ships else "")
+    parser.add_argument("--checkpoint", type=Path, required=not ships, metavar="DIR", help=told)
 
 
 def _add_repository(parser: argparse.ArgumentParser, *, what: str = "the model on the Hub") -> None:

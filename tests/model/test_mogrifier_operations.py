@@ -37,13 +37,12 @@ def test_any_number_of_rounds(monkeypatch: pytest.MonkeyPatch, pairs: int) -> No
 def test_the_gradient_is_the_one_of_small_differences() -> None:
     layer, inputs, h, c = case(2, 3, 4, 5)
     layer.double()
-    given = [part.detach().double().requires_grad_() for part in (inputs, h, c)]
-    parameters = list(layer.parameters())
+    x, hidden, cell = (part.detach().double().requires_grad_() for part in (inputs, h, c))
 
     def window(*_: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return mogrifier_operations(*given, layer.gate_weights(), layer.rounds())
+        return mogrifier_operations(x, hidden, cell, layer.gate_weights(), layer.rounds())
 
-    assert torch.autograd.gradcheck(window, (*given, *parameters))
+    assert torch.autograd.gradcheck(window, (x, hidden, cell, *layer.parameters()))
 
 
 def test_a_learning_layer_takes_what_is_left_of_its_weight() -> None:

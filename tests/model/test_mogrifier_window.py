@@ -8,7 +8,7 @@ import torch
 from tests.model.mogrifier_cases import by_equations, case, results
 from textgen.config import ModelSettings
 from textgen.imports import has_dot_products
-from textgen.model import dot_products, lstm_steps
+from textgen.model import cells, dot_products, lstm_steps
 from textgen.model.language_model import LanguageModel
 from textgen.model.mogrifier_window import mogrifier_window
 
@@ -88,6 +88,18 @@ def test_a_layer_without_gradients_gives_the_same_bits_and_takes_what_is_left_of
             whole, _ = layer(inputs, (h, c))
     assert torch.equal(learning, reading)
     assert not torch.equal(reading, whole)
+
+
+def test_autograd_learns_the_equations_where_no_machine_code_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, and in bf16 on processors without dot products."""
+    monkeypatch.setattr(cells, "has_dot_products", lambda: False)
+    layer, inputs, h, c = case(3, 5, 12, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, last = layer(inputs, (h, c))
+    rounded = results(layer, outputs, list(last), [inputs, h, c])
+    exact = results(layer, *by_equations(layer, inputs, h, c), [inputs, h, c])
+    for found, right in zip(rounded, exact, strict=True):
+        assert (found - right).norm().item() < 0.05 * right.norm().item()
 
 
 def test_factors_multiplied_out_give_the_same() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from math import exp, isfinite
+from pathlib import Path
 from typing import Any
 
 from textgen.commands.common import standard_input, write_line
@@ -18,6 +19,8 @@ from textgen.errors import InvalidSetting
 from textgen.files import cache_folder
 from textgen.options import given_settings
 
+# The model that the page opens with, where what ships is at hand.
+SHIPS = Path("checkpoints", "fairy-tales")
 # A terminal's own user may let a model read whole books.
 _MAX_PROMPT_CHARS = 50_000_000
 
@@ -34,7 +37,7 @@ def generate(options: argparse.Namespace) -> int:
         raise InvalidSetting("tree", "--tree without --json", "--json beside it")
     prompt = standard_input() if options.prompt == "-" else options.prompt
     running = Running(choose_device(options.device), options.backend, options.threads, cache_folder(os.environ))
-    model = LoadedModel(options.checkpoint, running=running, limits=Limits(max_prompt_chars=_MAX_PROMPT_CHARS))
+    model = LoadedModel(_checkpoint(options), running=running, limits=Limits(max_prompt_chars=_MAX_PROMPT_CHARS))
     if model.backend.note and options.backend == "auto":
         print(f"Running on {model.backend.name}: {model.backend.note}.", file=sys.stderr)
     # The checkpoint's own settings suit its model; what is asked for wins.
@@ -71,7 +74,7 @@ def score(options: argparse.Namespace) -> int:
     given = parse_settings(GenerationSettings, given_settings(options, "generation"))
     text = standard_input() if options.text == "-" else options.text
     running = Running(choose_device(options.device), options.backend, options.threads, cache_folder(os.environ))
-    model = LoadedModel(options.checkpoint, running=running, limits=Limits())
+    model = LoadedModel(_checkpoint(options), running=running, limits=Limits())
     with _closing(model):
         sample = model.score(text, top_logprobs=given.top_logprobs)
         nats = -sum(token.logprob for token in sample.tokens)
@@ -87,6 +90,13 @@ def score(options: argparse.Namespace) -> int:
     if sample.copied:
         write_line(f"copied from the training text: {sample.copied.share:.1%}")
     return 0
+
+
+def _checkpoint(options: argparse.Namespace) -> Path:
+    """The one that is asked for, or the one that ships."""
+    if options.checkpoint is None and not SHIPS.is_dir():
+        raise InvalidSetting("checkpoint", "nothing", f"a checkpoint or a run, since there is no {SHIPS} here")
+    return options.checkpoint or SHIPS
 
 
 def _generation(prompt: str, end: Any, backend_name: str, *, with_tokens: bool, with_tree: bool) -> dict[str, Any]:

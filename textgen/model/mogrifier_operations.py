@@ -25,7 +25,8 @@ def mogrifier_operations(
     """Outputs [batch, time, hidden], and h and c after the last step [batch, hidden].
 
     `inputs` is [batch, time, input], `hidden` and `cell` [batch, hidden]; `weights` are the layer's `GateWeights`. All
-    are of one type, fp32 as a rule. The equations are those of `cells.MogrifierLSTM`, the slow reference is its `step`.
+    are of one type, fp32 as a rule, and there must be no autocast. The equations are those of `cells.MogrifierLSTM`,
+    the slow reference is its `step`.
     """
     of_input, of_hidden, input_bias, hidden_bias = weights
     # 2σ(z) = 1 + tanh(z / 2)
