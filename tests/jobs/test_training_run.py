@@ -173,6 +173,20 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(trained_run: Path, tmp_pa
     assert after.lineage == before.lineage
 
 
+@pytest.mark.parametrize("emulates", [True, False])
+def test_a_run_begun_in_bf16_goes_on_in_fp32_where_there_is_no_bf16(
+    settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulates: bool
+) -> None:
+    training = settings.training.model_dump() | {"precision": "bf16", "steps": 6}
+    train(start_run(tmp_path / "run", update_settings(settings, training=training), device="cpu"))
+    monkeypatch.setattr("textgen.jobs.training_run.emulates_bf16", lambda _: emulates)
+    resumed = resume_run(tmp_path / "run", device="cpu", longer=TrainingBudget(steps=6))
+    assert resumed.trainer.choice.precision == (torch.float32 if emulates else torch.bfloat16)
+    train(resumed)
+    assert resumed.trainer.step == 12
+    assert resumed.folder.settings().training.precision == "bf16"
+
+
 @pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(settings: RunSettings, tmp_path: Path) -> None:
     whole = start_run(tmp_path / "whole", settings, device="cpu")

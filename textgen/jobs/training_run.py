@@ -37,7 +37,7 @@ from textgen.progress import ProgressCallback, ignore_progress
 from textgen.text.corpus import Corpus, build_corpus, open_corpus
 from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from textgen.training.allocator import keep_freed_memory
-from textgen.training.device import DeviceChoice, choose_device, choose_precision
+from textgen.training.device import DeviceChoice, choose_device, choose_precision, emulates_bf16
 from textgen.training.distillation import with_teachers
 from textgen.training.distributed import Ranks
 from textgen.training.estimate import estimate_training
@@ -232,6 +232,8 @@ def resume_run(
     With `longer` the run, finished or stopped, is trained on for that much more instead, see `Trainer.extend`. That is
     written down at once: who resumes it after an interruption does so without `longer`.
 
+    In bf16, though, only where a processor has such instructions; elsewhere it goes on in fp32, which is as good.
+
     A run that was killed before its first checkpoint begins anew, if need be from the text. Raises `InvalidSetting`
     when the folder is no run or another process trains it, or `longer` is no budget or has nothing to go on from;
     `BadCorpus` or `BadCheckpoint` when the folder is damaged.
@@ -257,7 +259,11 @@ def resume_run(
         saved = load_checkpoint(folder.last, limits=limits)
         model = LanguageModel(settings.model).to(chosen)
         ranks.exchange(1.0, float(longer is not None))
-        trainer = make_trainer(folder, settings, corpus, model, saved.lineage, ranks)
+        here = settings
+        if settings.training.precision == "bf16" and emulates_bf16(chosen):
+            # It comes from a machine that has bf16. That stays written down, for when it goes on there.
+            here = update_settings(settings, training=settings.training.model_dump() | {"precision": "fp32"})
+        trainer = make_trainer(folder, here, corpus, model, saved.lineage, ranks)
         trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
         index = run_copy_index(folder, corpus, limits=limits, progress=progress)
         run = TrainingRun(

@@ -74,7 +74,7 @@ def choose_precision(
         return torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if _slows_down_products(clock):
+    if emulates_bf16(device, clock):
         return torch.float32
     steps = [_Step(model, precision, min(batch_size, 32), min(window, 16)) for precision in _PRECISIONS]
     try:
@@ -86,7 +86,10 @@ def choose_precision(
     return torch.bfloat16 if agree and bf16 < 0.9 * fp32 else torch.float32
 
 
-def _slows_down_products(clock: Callable[[], float]) -> bool:
+def emulates_bf16(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> bool:
+    """Whether this is a processor without bf16 instructions, where products of such numbers take many times as long."""
+    if device.type != "cpu":
+        return False
     products = []
     for precision in _PRECISIONS:
         left, right = torch.ones(64, 256, dtype=precision), torch.ones(256, 256, dtype=precision)
