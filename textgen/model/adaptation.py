@@ -77,8 +77,8 @@ class OnlineLearner:
             # The mean started at zero, far below any gradient (Kingma & Ba 2015).
             mean_square = self._mean_squares[number] / (1 - _MEAN_SQUARE_DECAY**self._steps)
             steps.append(-self._settings.learning_rate / (math.sqrt(mean_square) + _LEAST_SCALE))
-        torch._foreach_mul_(gradients, steps)
-        torch._foreach_add_(self._weights, gradients)
+        # Not in place: autograd hands out one tensor for the gradients of two that were only added up.
+        torch._foreach_add_(self._weights, torch._foreach_mul(gradients, steps))
         if self._original:
             torch._foreach_lerp_(self._weights, self._original, self._settings.decay)
 
