@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -35,3 +37,18 @@ def by_equations(layer: MogrifierLSTM, inputs: Tensor, h: Tensor, c: Tensor) -> 
         output, state = layer.step(x, state)
         each.append(output)
     return torch.stack(each, 1), list(state)
+
+
+def assert_rows_stay_apart(window: Callable[..., tuple[Tensor, Tensor, Tensor]], width: int, size: int) -> None:
+    """What is no number in some rows, of the inputs or of h, stays in them, forward and backward."""
+    layer, inputs, h, c = case(6, 4, width, size)
+    with torch.no_grad():
+        inputs[2, 1, 5] = torch.nan
+        h[4, 7] = torch.nan
+    outputs, hidden, cell = window(inputs, h, c, layer.gate_weights(), layer.rounds())
+    (by_inputs,) = torch.autograd.grad(outputs.float().sum(), inputs)
+    for found in (outputs[:, -1], hidden, cell, by_inputs[:, 0]):
+        broken = found.isnan().flatten(1)
+        assert broken[2].any()
+        assert broken[4].any()
+        assert not broken[[0, 1, 3, 5]].any()

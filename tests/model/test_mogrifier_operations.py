@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.model.mogrifier_cases import by_equations, case, results
+from tests.model.mogrifier_cases import assert_rows_stay_apart, by_equations, case, results
 from textgen.model.cells import MogrifierLSTM
 from textgen.model.mogrifier_operations import mogrifier_operations
 
@@ -57,14 +57,4 @@ def test_a_learning_layer_takes_what_is_left_of_its_weight() -> None:
 
 
 def test_what_is_no_number_stays_in_its_row() -> None:
-    layer, inputs, h, c = case(6, 4, 8, 12)
-    with torch.no_grad():
-        inputs[2, 1, 5] = torch.nan
-        h[4, 7] = torch.nan
-    outputs, hidden, cell = mogrifier_operations(inputs, h, c, layer.gate_weights(), layer.rounds())
-    (by_inputs,) = torch.autograd.grad(outputs.sum(), inputs)
-    for found in (outputs[:, -1], hidden, cell, by_inputs[:, 0]):
-        broken = found.isnan().flatten(1)
-        assert broken[2].any()
-        assert broken[4].any()
-        assert not broken[[0, 1, 3, 5]].any()
+    assert_rows_stay_apart(mogrifier_operations, 8, 12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.model.mogrifier_cases import by_equations, case, results
+from tests.model.mogrifier_cases import assert_rows_stay_apart, by_equations, case, results
 from textgen.config import ModelSettings
 from textgen.imports import has_dot_products
 from textgen.model import cells, dot_products, lstm_steps
@@ -64,17 +64,7 @@ def test_a_part_of_the_rows_gives_what_all_give() -> None:
 
 @needs_dot_products
 def test_what_is_no_number_stays_in_its_row() -> None:
-    layer, inputs, h, c = case(6, 4, 32, 64)
-    with torch.no_grad():
-        inputs[2, 1, 5] = torch.nan
-        h[4, 7] = torch.nan
-    outputs, hidden, cell = mogrifier_window(inputs, h, c, layer.gate_weights(), layer.rounds())
-    (by_inputs,) = torch.autograd.grad(outputs.float().sum(), inputs)
-    for found in (outputs[:, -1], hidden, cell, by_inputs[:, 0]):
-        broken = found.isnan().flatten(1)
-        assert broken[2].any()
-        assert broken[4].any()
-        assert not broken[[0, 1, 3, 5]].any()
+    assert_rows_stay_apart(mogrifier_window, 32, 64)
 
 
 @needs_dot_products

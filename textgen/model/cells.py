@@ -191,8 +191,8 @@ class MogrifierLSTM(LSTM):
         h ← 2σ(U'_k V'_k x) ⊙ h
 
     and then the equations of `LSTM`. In bf16 on a processor with dot products of such numbers that takes a tenth to a
-    quarter longer to train; in fp32 1.4 to 2.2 times as long, and up to four times for a single row. On
-    other devices its steps are left to autograd.
+    quarter longer to train; in fp32 1.4 to 2.2 times as long, and up to four times for a single row. Elsewhere
+    its steps are left to autograd.
     """
 
     pairs: ClassVar[int] = 2
