@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -117,3 +119,41 @@ def test_a_model_learns_alike_in_bf16_and_in_fp32() -> None:
         gradients.append(torch.autograd.grad(loss, list(model.parameters())))
     for exact, rounded in zip(*gradients, strict=True):
         assert (exact - rounded).norm().item() < 0.03 * exact.norm().item()
+
+
+@needs_dot_products
+@pytest.mark.parametrize(("batch", "width", "size"), [(16, 64, 96), (5, 96, 128), (3, 5, 7), (1, 32, 64), (33, 64, 32)])
+def test_steps_with_fixed_weights_and_equations_agree(batch: int, width: int, size: int) -> None:
+    layer, inputs, h, c = case(batch, 6, width, size)
+    rounded = copy.deepcopy(layer).bfloat16()
+    step = rounded.fixed_step()
+    state: cells.CellState = (h, c)
+    found, kept = [], []
+    for x in inputs.unbind(1):
+        output, state = step(x.bfloat16(), state)
+        assert [part.dtype for part in (output, *state)] == [torch.float32] * 3
+        found.append(output)
+        kept.append(output.clone())
+    outputs, last = by_equations(layer, inputs, h, c)
+    assert all(map(torch.equal, found, kept))  # a later step writes over nothing that an earlier one gave
+    for fast, slow in zip((torch.stack(found, 1), *state), (outputs, *last), strict=True):
+        assert fast.shape == slow.shape
+        assert (fast - slow).norm().item() < 0.02 * slow.norm().item()
+
+
+@needs_dot_products
+def test_fixed_steps_go_on_with_other_rows_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, inputs, h, c = case(16, 1, 96, 128)
+    step = copy.deepcopy(layer).bfloat16().fixed_step()
+    x = inputs[:, 0].bfloat16()
+    whole, _ = step(x, (h, c))
+    part, _ = step(x[5:11], (h[5:11], c[5:11]))
+    assert torch.equal(whole[5:11], part)
+    monkeypatch.setattr(lstm_steps, "threads_for", lambda _entries, *, each: 3 if each else 0)
+    assert torch.equal(step(x, (h, c))[0], whole)
+
+
+def test_weights_in_fp32_are_multiplied_by_the_equations() -> None:
+    layer, inputs, h, c = case(3, 1, 12, 20)
+    found, _ = layer.fixed_step()(inputs[:, 0], (h, c))
+    assert torch.equal(found, by_equations(layer, inputs[:, :1], h, c)[0][:, 0])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.training.test_gradients import largest_difference, limit_rows
 from tests.training.together import run_ranks
 from textgen.config import ModelSettings, TrainingBudget
 from textgen.errors import BadCheckpoint
+from textgen.imports import has_dot_products
 from textgen.model import LanguageModel
 from textgen.model.cells import cell_types
 from textgen.text.corpus import StreamBatches
@@ -76,6 +78,18 @@ def test_what_is_wanted_is_what_the_teachers_say_on_average(cell: str, reset: bo
     assert 0 < counted.sum() < counted.numel()
     torch.testing.assert_close(wanted[counted], expected[counted], rtol=1e-4, atol=1e-6)
     assert not wanted[~counted].any()
+
+
+@pytest.mark.skipif(not has_dot_products(), reason="this processor has no dot products of bf16")
+def test_teachers_in_bf16_say_nearly_the_same() -> None:
+    teachers = [teacher(1, "mogrifier-lstm"), teacher(2, "mogrifier-lstm")]
+    choice = replace(CPU, precision=torch.bfloat16)
+    source = TaughtBatches(texts(), teachers, choice, share=1.0, written_rows=WRITTEN_ROWS, seed=5)
+    batches = [source.next() for _ in range(3)]
+    targets = np.concatenate([batch.targets for batch in batches], 1)
+    counted = torch.from_numpy(targets != StreamBatches.IGNORE)
+    distance = (torch.cat([batch.wanted for batch in batches], 1) - said(teachers, batches)).abs().sum(-1)[counted]
+    assert distance.mean() < 0.05
 
 
 def test_rows_of_text_are_those_of_the_text_and_learn_from_it_too() -> None:

@@ -7,7 +7,7 @@ the papers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -19,9 +19,11 @@ from torch.nn import functional as F
 from textgen.imports import has_dot_products
 from textgen.model.lstm_window import is_at_once, lstm_window
 from textgen.model.mogrifier_operations import mogrifier_operations
-from textgen.model.mogrifier_window import Rounds, mogrifier_window
+from textgen.model.mogrifier_window import MogrifierSteps, Rounds, mogrifier_window
 
 CellState = tuple[Tensor, ...]
+# A layer's `step`.
+LayerStep = Callable[[Tensor, CellState], tuple[Tensor, CellState]]
 
 # Hidden units from which a bf16 `lstm_window` is faster than oneDNN's LSTM, whose gradient is wrong from 1,024 on; and
 # those from which it is where a window is computed at once.
@@ -70,6 +72,10 @@ class RecurrentLayer(nn.Module):
 
     def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         raise NotImplementedError
+
+    def fixed_step(self) -> LayerStep:
+        """`step` with the weights as they are now, which may be arranged for it; without gradients."""
+        return self.step
 
     def forward(
         self, inputs: Tensor, state: CellState, *, recurrent_weight: Tensor | None = None
@@ -223,6 +229,18 @@ class MogrifierLSTM(LSTM):
     def step(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         inputs, hidden = self._mogrified(inputs, state[0])
         return super().step(inputs, (hidden, state[1]))
+
+    def fixed_step(self) -> LayerStep:
+        weight = self.recurrent_weight
+        if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not has_dot_products():
+            return self.step
+        steps = MogrifierSteps(self.gate_weights(), self.rounds())
+
+        def step(inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+            hidden, cell = steps.step(inputs, *state)
+            return hidden, (hidden, cell)
+
+        return step
 
     def forward(
         self, inputs: Tensor, state: CellState, *, recurrent_weight: Tensor | None = None

@@ -70,8 +70,9 @@ class CompiledWindow(CompiledSteps):
     """All steps at once, with their products; between the passes values lie in panels of units, see `lstm_steps`."""
 
     def saved(self, hidden: Tensor, cell: Tensor, time: int, dtype: torch.dtype) -> Saved:
-        saved = Saved(*saved_panels(cell, time), torch.empty(time + 1, *hidden.shape, dtype=dtype))
-        saved.outputs[0] = hidden
+        rows, size = hidden.shape
+        saved = Saved(*room_of_panels(rows, size, time), torch.empty(time + 1, *hidden.shape, dtype=dtype))
+        saved.outputs[0], saved.cells[0] = hidden, panels_of(cell)
         return saved
 
     def last_cell(self, saved: Saved) -> Tensor:
@@ -118,13 +119,11 @@ class CompiledWindow(CompiledSteps):
         return rows_of(hidden[:, :rows]), by_bias
 
 
-def saved_panels(cell: Tensor, time: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for the gates, the cells, of which the first are `cell` [batch, hidden], and the squashed of a window."""
-    rows, size = cell.shape
+def room_of_panels(rows: int, size: int, time: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For the gates, the cells, those before the first step too, and the squashed of a window."""
     panels, entries = size // COLUMNS, rows * COLUMNS
-    cells = torch.empty(time + 1, panels, entries)
-    cells[0] = panels_of(cell)
-    return torch.empty(time, panels, 4, entries), cells, torch.empty(time, panels, entries)
+    each = torch.empty(time, panels, 4, entries), torch.empty(time + 1, panels, entries)
+    return *each, torch.empty(time, panels, entries)
 
 
 def panels_of(rows: Tensor) -> Tensor:

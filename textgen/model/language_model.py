@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from textgen.config import ModelSettings
-from textgen.model.cells import CellState, RecurrentLayer, cell_types, segments
+from textgen.model.cells import CellState, LayerStep, RecurrentLayer, cell_types, segments
 from textgen.model.regularization import Dropout, embedding_dropout, weight_dropout
 from textgen.model.state import RecurrentState
 
@@ -130,18 +130,25 @@ class LanguageModel(nn.Module):
             projected = dropout.lock(projected, dropout.rates.output_dropout)
         return projected, RecurrentState(tuple(after))
 
-    def step(self, token_ids: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+    def step(
+        self, token_ids: Tensor, state: RecurrentState, layer_steps: Sequence[LayerStep] | None = None
+    ) -> tuple[Tensor, RecurrentState]:
         """`hidden` for one token of each row, token_ids [batch], by the cells' equations: [batch, members · embedding].
 
-        The state keeps its own number format, whatever the weights are in.
+        `layer_steps` may be `fixed_steps`. The state keeps its own number format, whatever the weights are in.
         """
         members = self.settings.members
+        steps = layer_steps or [layer.step for layer in self._layers()]
         outputs = list(F.embedding(token_ids, self.embedding).chunk(members, -1))
         after: list[CellState] = []
-        for number, layer in enumerate(self._layers()):
-            outputs[number % members], cell_state = layer.step(outputs[number % members], state.layers[number])
+        for number, step in enumerate(steps):
+            outputs[number % members], cell_state = step(outputs[number % members], state.layers[number])
             after.append(cell_state)
         return self._projected(outputs), RecurrentState(tuple(after))
+
+    def fixed_steps(self) -> list[LayerStep]:
+        """For many calls of `step` with the weights as they are now, and without gradients: how each layer does it."""
+        return [layer.fixed_step() for layer in self._layers()]
 
     def _projected(self, outputs: Sequence[Tensor]) -> Tensor:
         """What the members' last layers put out, each [.., hidden] → [.., members · embedding], the share of each."""

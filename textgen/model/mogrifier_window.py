@@ -1,14 +1,19 @@
-"""A Mogrifier layer over a window with its gradient written out, for training in bf16 on processors."""
+"""A Mogrifier layer in bf16 on processors: over a window with its gradient written out, and step by step."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from textgen.model.dot_products import Words
 
 
 class Rounds(NamedTuple):
@@ -34,14 +39,54 @@ def mogrifier_window(
     equations are those of `cells.MogrifierLSTM`, the slow reference is its `step`. Only for processors with dot
     products of bf16; sizes that these do not come in are filled up with zeros, which stay zeros.
     """
+    of_input, of_hidden, bias, rounds = _filled_up(weights, rounds)
+    size, (whole, width) = hidden.shape[1], (of_hidden.shape[1], of_input.shape[1])
+    state = _wide(hidden, whole), _wide(cell, whole)
+    outputs, *after = _Window.apply(_wide(inputs, width), *state, of_input, of_hidden, bias, *rounds)  # type: ignore[no-untyped-call]
+    return outputs[..., :size], after[0][:, :size], after[1][:, :size]
+
+
+class MogrifierSteps:
+    """A Mogrifier layer whose weights stay as they are, step by step and without gradients.
+
+    The weights, `GateWeights` and `Rounds`, are rounded to bf16 and arranged once, where `mogrifier_window` does so for
+    every window. Only for processors with dot products of bf16.
+    """
+
+    def __init__(self, weights: tuple[Tensor, Tensor, Tensor, Tensor], rounds: Rounds) -> None:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            of_input, of_hidden, bias, rounds = _filled_up(weights, rounds)
+            self._sizes = of_input.shape[1], of_hidden.shape[1], *rounds.lower_of_inputs.shape[:2]
+            both = torch.cat([of_input, of_hidden], 1).bfloat16()
+            self._weights = *_packed(both, [part.bfloat16() for part in rounds]), bias.float().numpy()
+        self._room: _Room | None = None
+
+    @torch.no_grad()
+    def step(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """h and c [batch, hidden] in fp32 after `inputs` [batch, input]; h is a number of bf16."""
+        from textgen.model.compiled_window import panels_of, rows_of
+
+        width, whole, pairs, rank = self._sizes
+        rows, size = hidden.shape
+        if self._room is None or not self._room.suits(rows):
+            self._room = _Room(rows, 1, width, whole, pairs, rank)
+        room = self._room
+        room.inputs[0, 0] = _wide(inputs, width)
+        room.hidden[0, 0] = _wide(hidden, whole)
+        room.cells[0] = panels_of(_wide(cell, whole).float().contiguous())
+        room.fill(*self._weights)
+        # Copies of what the next step overwrites.
+        return room.hidden[0, 1, :, :size].float(), rows_of(room.cells[1])[:, :size].clone()
+
+
+def _filled_up(weights: tuple[Tensor, Tensor, Tensor, Tensor], rounds: Rounds) -> tuple[Tensor, Tensor, Tensor, Rounds]:
+    """The gates' weights of inputs and of outputs, their whole bias, and the rounds: sizes as dot products come in."""
     from textgen.model.dot_products import COLUMNS  # slow to import
 
     of_input, of_hidden, input_bias, hidden_bias = weights
-    bias, size = input_bias + hidden_bias, hidden.shape[1]
-    width, rank = of_input.shape[1], rounds.lower_of_inputs.shape[1]
+    bias, (size, width), rank = input_bias + hidden_bias, (of_hidden.shape[1], of_input.shape[1]), rounds[0].shape[1]
     more, wider, higher = (-number % COLUMNS for number in (size, width, rank))
     if more or wider or higher:
-        inputs, hidden, cell = F.pad(inputs, (0, wider)), F.pad(hidden, (0, more)), F.pad(cell, (0, more))
         # Gates lie one below the other, each with its own missing units.
         of_input, of_hidden = (
             F.pad(part.unflatten(0, (-1, size)), (0, by, 0, more)).flatten(0, 1)
@@ -50,8 +95,60 @@ def mogrifier_window(
         bias = F.pad(bias.unflatten(0, (-1, size)), (0, more)).flatten()
         missing = ((more, higher), (higher, wider), (wider, higher), (higher, more))
         rounds = Rounds(*(F.pad(part, (0, by, 0, below)) for part, (by, below) in zip(rounds, missing, strict=True)))
-    outputs, *after = _Window.apply(inputs, hidden, cell, of_input, of_hidden, bias, *rounds)  # type: ignore[no-untyped-call]
-    return outputs[..., :size], after[0][:, :size], after[1][:, :size]
+    return of_input, of_hidden, bias, rounds
+
+
+def _wide(given: Tensor, size: int) -> Tensor:
+    """With zeros up to so many entries in the last axis."""
+    missing = size - given.shape[-1]
+    return F.pad(given, (0, missing)) if missing else given
+
+
+def _packed(weight: Tensor, rounds: Sequence[Tensor]) -> list[Words]:
+    """The gates' weight [4 · hidden, input + hidden] and the rounds', all bf16, as `mogrifier_forward` reads them."""
+    from textgen.model.dot_products import columns_packed
+
+    return [columns_packed(weight), *(np.stack([columns_packed(one) for one in part.unbind()]) for part in rounds)]
+
+
+class _Room:
+    """What is read and written in a window: first the inputs, h and c that are given, then what follows from them."""
+
+    def __init__(self, rows: int, time: int, width: int, size: int, pairs: int, rank: int) -> None:
+        from textgen.model.compiled_window import room_of_panels, whole_rows
+        from textgen.model.dot_products import COLUMNS, room_for_rows
+        from textgen.model.half_precision import halves_of
+        from textgen.model.lstm_steps import threads_of_window
+
+        self._rows, self._size = rows, size
+        self._threads = threads_of_window(rows, size)
+        self.inputs = _halves(pairs + 1, time, rows, width)
+        self.hidden = _halves(pairs + 1, time + 1, rows, size)
+        self.ranks = [_halves(pairs, time, rows, rank) for _ in range(2)]
+        self.factors = [torch.empty(pairs, time, rows, entries) for entries in (width, size)]
+        self.saved = room_of_panels(rows, size, time)
+        self.cells = self.saved[1]
+        self._arrays = [
+            halves_of(_halves(1, rows, 4 * size).zero_()),
+            np.empty((self._threads, 4, whole_rows(rows), COLUMNS), dtype=np.float32),
+            room_for_rows(rows, width + size)[0],
+            *(np.stack([room_for_rows(rows, entries)[0]] * pairs) for entries in (width, size)),
+            room_for_rows(rows, rank),
+            *map(halves_of, (self.inputs, self.hidden, *self.ranks)),
+            *(part.numpy() for part in (*self.factors, *self.saved)),
+        ]
+
+    def suits(self, rows: int) -> bool:
+        """Whether it is for so many rows and as many threads as now share a window."""
+        from textgen.model.lstm_steps import threads_of_window
+
+        return rows == self._rows and self._threads == threads_of_window(rows, self._size)
+
+    def fill(self, *weights: NDArray[Any]) -> None:
+        """Computes all of it; `weights` are those of `_packed` and the bias, in float32."""
+        from textgen.model.mogrifier_steps import mogrifier_forward
+
+        mogrifier_forward(self._threads, *weights, *self._arrays)
 
 
 class _Window(torch.autograd.Function):
@@ -66,43 +163,21 @@ class _Window(torch.autograd.Function):
         bias: Tensor,
         *rounds: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        from textgen.model.compiled_window import rows_of, saved_panels, whole_rows
-        from textgen.model.dot_products import COLUMNS, columns_packed, room_for_rows
-        from textgen.model.half_precision import halves_of
-        from textgen.model.lstm_steps import threads_of_window
-        from textgen.model.mogrifier_steps import mogrifier_forward
+        from textgen.model.compiled_window import panels_of, rows_of
 
         with torch.autocast("cpu", enabled=False):
             rows, time, width = inputs.shape
             size, (pairs, rank, _) = hidden.shape[1], rounds[0].shape
             weight = torch.cat([weight_input.bfloat16(), weight_hidden.bfloat16()], 1)  # [4 · hidden, input + hidden]
             rounds = tuple(part.bfloat16().contiguous() for part in rounds)
-            all_inputs = _room(pairs + 1, time, rows, width)
-            all_inputs[0] = inputs.transpose(0, 1)
-            all_hidden = _room(pairs + 1, time + 1, rows, size)
-            all_hidden[0, 0] = hidden
-            ranks = [_room(pairs, time, rows, rank) for _ in range(2)]
-            factors = [torch.empty(pairs, time, rows, entries) for entries in (width, size)]
-            saved = saved_panels(cell, time)
-            threads = threads_of_window(rows, size)
-            mogrifier_forward(
-                threads,
-                columns_packed(weight),
-                *(np.stack([columns_packed(one) for one in part.unbind()]) for part in rounds),
-                bias.detach().float().numpy(),
-                halves_of(_room(1, rows, 4 * size).zero_()),
-                np.empty((threads, 4, whole_rows(rows), COLUMNS), dtype=np.float32),
-                room_for_rows(rows, width + size)[0],
-                *(np.stack([room_for_rows(rows, entries)[0]] * pairs) for entries in (width, size)),
-                room_for_rows(rows, rank),
-                halves_of(all_inputs),
-                halves_of(all_hidden),
-                *map(halves_of, ranks),
-                *(part.numpy() for part in (*factors, *saved)),
-            )
-        ctx.save_for_backward(all_inputs, all_hidden, *ranks, *factors, *saved, weight, *rounds)
-        outputs = all_hidden[0]
-        return outputs[1:].transpose(0, 1), outputs[-1].float(), rows_of(saved[1][-1])
+            room = _Room(rows, time, width, size, pairs, rank)
+            room.inputs[0] = inputs.transpose(0, 1)
+            room.hidden[0, 0] = hidden
+            room.cells[0] = panels_of(cell)
+            room.fill(*_packed(weight, rounds), bias.detach().float().numpy())
+        ctx.save_for_backward(room.inputs, room.hidden, *room.ranks, *room.factors, *room.saved, weight, *rounds)
+        outputs = room.hidden[0]
+        return outputs[1:].transpose(0, 1), outputs[-1].float(), rows_of(room.cells[-1])
 
     @staticmethod
     @once_differentiable
@@ -123,10 +198,10 @@ class _Window(torch.autograd.Function):
         by_hidden = by_both[width // COLUMNS :, :rows]
         by_hidden.copy_(panels_of(by_last.float().contiguous()).view(-1, rows, COLUMNS))
         cell, by_bias = panels_of(by_cell.float().contiguous()).clone(), torch.zeros(4 * size)
-        by_gates = _room(time, rows, 4 * size)
-        by_products = [_room(pairs, time, rows, entries) for entries in (width, size)]
-        by_ranks = [_room(pairs, time, rows, rank) for _ in range(2)]
-        by_inputs = _room(time, rows, width)
+        by_gates = _halves(time, rows, 4 * size)
+        by_products = [_halves(pairs, time, rows, entries) for entries in (width, size)]
+        by_ranks = [_halves(pairs, time, rows, rank) for _ in range(2)]
+        by_inputs = _halves(time, rows, width)
         mogrifier_backward(
             threads,
             rows_packed(weight),
@@ -165,6 +240,6 @@ class _Window(torch.autograd.Function):
         )
 
 
-def _room(*shape: int) -> Tensor:
+def _halves(*shape: int) -> Tensor:
     """For bf16 numbers."""
     return torch.empty(shape, dtype=torch.bfloat16)

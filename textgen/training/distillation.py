@@ -199,12 +199,13 @@ class _Reader:
 
     def __init__(self, teacher: LanguageModel, choice: DeviceChoice) -> None:
         self._model = copy.deepcopy(teacher).to(choice.device, dtype=choice.precision).requires_grad_(False)
+        self._layer_steps = self._model.fixed_steps()
 
     def initial_state(self, batch_size: int) -> RecurrentState:
         return self._model.initial_state(batch_size, dtype=torch.float32)
 
     def step(self, ids: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Log-probabilities [batch, vocab] of what follows `ids` [batch]."""
-        outputs, after = self._model.step(ids, state)
+        outputs, after = self._model.step(ids, state, self._layer_steps)
         logits = F.linear(outputs, self._model.embedding).float() + self._model.output_bias.float()
         return F.log_softmax(logits, -1), after
