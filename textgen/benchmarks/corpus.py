@@ -1,25 +1,28 @@
 """How much memory and time a corpus takes: `python -m textgen.benchmarks.corpus [--megabytes N] [--one-line]`.
 
 A file of made-up words is built into a corpus in a child process, whose peak resident memory is then that of the work
-alone. All files are removed afterwards. The last line is JSON.
+alone; for each stage there are the seconds it took and how many cores it kept busy on average. All files are removed
+afterwards. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from textgen.config import TextSettings
+from textgen.progress import Progress
 from textgen.text.corpus import build_corpus
 
 _MEGABYTE = 1_000_000
@@ -79,7 +82,8 @@ def write_text(path: Path, size: int, *, one_line: bool = False, seed: int = 0) 
 def _build(path: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     settings = TextSettings(tokenizer=options.tokenizer, vocab_size=options.vocab_size, split=options.split)
     started = time.monotonic()
-    corpus = build_corpus(folder, [path], settings)
+    stages = StageTimes()
+    corpus = build_corpus(folder, [path], settings, progress=stages)
     seconds = time.monotonic() - started
     heldout = len(corpus.heldout.ids) if corpus.heldout else 0
     return {
@@ -87,7 +91,43 @@ def _build(path: Path, folder: Path, options: argparse.Namespace) -> dict[str, A
         "peak_memory_megabytes": round(_peak_memory_bytes() / _MEGABYTE, 1),
         "tokens": len(corpus.train.ids) + heldout,
         "vocab_size": corpus.tokenizer.vocab_size,
+        **stages.figures(),
     }
+
+
+class StageTimes:
+    """A progress callback that adds up the seconds and the processor seconds, of all threads, of every stage.
+
+    What happens before a report belongs to the stage that it names.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, processor: Callable[[], float] | None = None):
+        self._clocks = (clock, processor or _processor_seconds)
+        self._last = self._now()
+        self._spent: dict[str, list[float]] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        now = self._now()
+        spent = self._spent.setdefault(progress.stage, [0.0, 0.0])
+        for place in range(2):
+            spent[place] += now[place] - self._last[place]
+        self._last = now
+
+    def figures(self) -> dict[str, float]:
+        """`seconds_STAGE`, and `cores_STAGE`: how many were busy on average."""
+        found: dict[str, float] = {}
+        for stage, (seconds, processor_seconds) in self._spent.items():
+            found[f"seconds_{stage}"] = round(seconds, 2)
+            found[f"cores_{stage}"] = round(processor_seconds / seconds, 2) if seconds else 0.0
+        return found
+
+    def _now(self) -> tuple[float, ...]:
+        return tuple(clock() for clock in self._clocks)
+
+
+def _processor_seconds() -> float:
+    times = os.times()
+    return times.user + times.system
 
 
 def _peak_memory_bytes() -> int:

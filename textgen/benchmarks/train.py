@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from textgen.benchmarks._options import whole_number
 from textgen.config import ModelSettings, TrainingSettings
-from textgen.model.cells import cell_types
 from textgen.model.language_model import LanguageModel
 from textgen.text.batches import StreamBatches
 from textgen.training.allocator import keep_freed_memory
@@ -46,13 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="streams of a batch (default: those of the presets, 16 and 32)",
     )
+    parser.add_argument("--cell", choices=("lstm", "mogrifier-lstm"), default="lstm", help="default: lstm")
     options = parser.parse_args(arguments)
     keep_freed_memory()  # for both loops: only `start_run` does so by itself
-    figures: dict[str, Any] = {"benchmark": "train", "threads": torch.get_num_threads()}
+    figures: dict[str, Any] = {"benchmark": "train", "cell": options.cell, "threads": torch.get_num_threads()}
     for hidden_size, preset in _SHAPES.items():
         shape = preset | ({"batch_size": options.batch_size} if options.batch_size else {})
         figures[f"batch_size_{hidden_size}"] = shape["batch_size"]
-        measured = measure(hidden_size, shape, options.rounds, options.seconds)
+        measured = measure(options.cell, hidden_size, shape, options.rounds, options.seconds)
         figures |= {f"{name}_{hidden_size}": value for name, value in measured.items()}
     for name, value in figures.items():
         print(f"{name:36} {value}")
@@ -60,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(hidden_size: int, shape: dict[str, int], rounds: int, seconds: float) -> dict[str, Any]:
+def measure(cell: str, hidden_size: int, shape: dict[str, int], rounds: int, seconds: float) -> dict[str, Any]:
     """The figures of one width."""
     batch_size, window = shape["batch_size"], shape["window"]
     settings = ModelSettings(
-        cell="lstm", hidden_size=hidden_size, embedding_size=shape["embedding_size"], vocab_size=shape["vocab_size"]
+        cell=cell, hidden_size=hidden_size, embedding_size=shape["embedding_size"], vocab_size=shape["vocab_size"]
     )
     model = LanguageModel(settings)
     model.reset_parameters(0)
@@ -90,7 +90,7 @@ def measure(hidden_size: int, shape: dict[str, int], rounds: int, seconds: float
         ours.append(tokens * rate(lambda: float(trainer.train_step()[0]), seconds))
         peaks.append(product_flops(precision, seconds / 3))
         theirs.append(tokens * rate(plain.step, seconds))
-    flops = 6 * weights_multiplied(settings)
+    flops = 6 * weights_multiplied(model)
     return {
         "precision": str(precision).removeprefix("torch."),
         "tokens_per_second": round(statistics.median(ours)),
@@ -102,12 +102,9 @@ def measure(hidden_size: int, shape: dict[str, int], rounds: int, seconds: float
     }
 
 
-def weights_multiplied(settings: ModelSettings) -> int:
+def weights_multiplied(model: LanguageModel) -> int:
     """Weights that a token is multiplied with: a training step takes six operations for each, two of them forward."""
-    hidden, embedding = settings.hidden_size, settings.embedding_size
-    gates = cell_types()[settings.cell].num_gates
-    recurrent = gates * hidden * (embedding + hidden) + (settings.num_layers - 1) * gates * hidden * 2 * hidden
-    return recurrent + hidden * embedding + embedding * settings.vocab_size
+    return sum(weight.numel() for weight in model.parameters() if weight.ndim > 1)
 
 
 def rate(step: Callable[[], object], seconds: float) -> float:
