@@ -212,6 +212,7 @@ def test_the_version_is_told(cli: Cli) -> None:
         ("evaluate --checkpoint RUN text.txt --window 8", "dynamic: --window without it was given"),
         ("evaluate --checkpoint RUN text.txt --dynamic --window 0", "window: 0 was given; allowed: at least 1"),
         ("evaluate --checkpoint RUN text.txt --dynamic --decay 1", "decay: 1.0 was given; allowed: below 1.0"),
+        ("evaluate --checkpoint RUN text.txt --streams 0", "streams: 0 was given; allowed: 1 to 1024"),
         ("evaluate --checkpoint RUN latin.txt --encoding ascii", "latin.txt: byte 3 is not valid ascii"),
         ("export --checkpoint gone --out new", "gone, folder"),
         ("export --checkpoint RUN --out .", "out: . was given; allowed: a new or empty folder"),
@@ -521,6 +522,16 @@ def test_without_a_share_the_whole_text_is_scored(cli: Cli, trained_run: Path, s
     assert figures["chars"] == len(text)
     assert figures["bytes"] == len(text.encode())
     assert figures["nats_per_char"] < 0.6
+
+
+def test_parts_that_are_read_side_by_side_give_nearly_the_same(cli: Cli, trained_run: Path, small_text: Path) -> None:
+    whole, parts = (
+        cli("evaluate", "--checkpoint", trained_run, small_text, "--streams", streams, "--json").last_json
+        for streams in ("1", "5")
+    )
+    assert parts["tokens"] == whole["tokens"]
+    assert parts["nats_per_char"] != whole["nats_per_char"]
+    assert parts["nats_per_char"] == pytest.approx(whole["nats_per_char"], rel=0.01)
 
 
 def test_dynamic_evaluation_stands_beside_the_static_one(

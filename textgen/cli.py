@@ -175,6 +175,14 @@ def _add_evaluate(verbs: Any) -> None:
     parser.add_argument(
         "--heldout", type=float, metavar="SHARE", help="score only this last share; default: everything"
     )
+    parser.add_argument(
+        "--streams",
+        type=int,
+        default=1,
+        metavar="N",
+        help="read a long text in so many parts side by side, each after the 256 tokens before it, which is faster;"
+        " default: 1, all of it in order",
+    )
     _add_drawing_seed(parser)
     parser.add_argument(
         "--dynamic", action="store_true", help="report also what a copy of the model reaches that learns as it reads"

@@ -18,6 +18,7 @@ from textgen.options import given_settings
 from textgen.terminal import StatusLine
 
 _COUNTS = ("tokens", "chars", "bytes")
+_MOST_STREAMS = 1024
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -26,11 +27,13 @@ def evaluate(options: argparse.Namespace) -> int:
     from textgen.training.device import choose_device
 
     adaptation = _adaptation(options)
+    if not 1 <= options.streams <= _MOST_STREAMS:
+        raise InvalidSetting("streams", options.streams, f"1 to {_MOST_STREAMS}")
     line = StatusLine(sys.stderr)
     device = choose_device(options.device)
     checkpoint, tokenizer = open_checkpoint(options.checkpoint, device=device)
     with _corpus(options, tokenizer, line) as corpus:
-        result = _figures(checkpoint.model, corpus.heldout or corpus.train, adaptation, line)
+        result = _figures(checkpoint.model, corpus.heldout or corpus.train, options.streams, adaptation, line)
     line.clear()
     if options.json:
         facts: dict[str, Any] = {"checkpoint": str(options.checkpoint), "device": str(device)}
@@ -94,12 +97,14 @@ def _adaptation(options: argparse.Namespace) -> AdaptationSettings | None:
     return parse_settings(AdaptationSettings, given) if options.dynamic else None
 
 
-def _figures(model: Any, part: Any, adaptation: AdaptationSettings | None, line: StatusLine) -> dict[str, Any]:
+def _figures(
+    model: Any, part: Any, streams: int, adaptation: AdaptationSettings | None, line: StatusLine
+) -> dict[str, Any]:
     """What is measured on a part of a text by name; names of what an adapting model reaches begin with `dynamic_`."""
     from textgen.training import evaluation
 
     sizes = {"chars": part.characters, "bytes": part.bytes}
-    figures = evaluation.evaluate(model, part.ids, **sizes, progress=line.progress).as_dict()
+    figures = evaluation.evaluate(model, part.ids, **sizes, streams=streams, progress=line.progress).as_dict()
     if adaptation:
         dynamic = evaluation.evaluate_dynamically(
             model, part.ids, **sizes, settings=adaptation, progress=line.progress
