@@ -213,6 +213,7 @@ def test_the_version_is_told(cli: Cli) -> None:
         ("evaluate --checkpoint RUN text.txt --dynamic --window 0", "window: 0 was given; allowed: at least 1"),
         ("evaluate --checkpoint RUN text.txt --dynamic --decay 1", "decay: 1.0 was given; allowed: below 1.0"),
         ("evaluate --checkpoint RUN text.txt --streams 0", "streams: 0 was given; allowed: 1 to 1024"),
+        ("evaluate --checkpoint RUN text.txt --dynamic --streams 2", "streams: 2 with --dynamic was given; allowed: 1"),
         ("evaluate --checkpoint RUN latin.txt --encoding ascii", "latin.txt: byte 3 is not valid ascii"),
         ("export --checkpoint gone --out new", "gone, folder"),
         ("export --checkpoint RUN --out .", "out: . was given; allowed: a new or empty folder"),
@@ -529,6 +530,7 @@ def test_parts_that_are_read_side_by_side_give_nearly_the_same(cli: Cli, trained
         cli("evaluate", "--checkpoint", trained_run, small_text, "--streams", streams, "--json").last_json
         for streams in ("1", "5")
     )
+    assert (whole["streams"], parts["streams"]) == (1, 5)
     assert parts["tokens"] == whole["tokens"]
     assert parts["nats_per_char"] != whole["nats_per_char"]
     assert parts["nats_per_char"] == pytest.approx(whole["nats_per_char"], rel=0.01)

@@ -180,8 +180,8 @@ def _add_evaluate(verbs: Any) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="read a long text in so many parts side by side, each after the 256 tokens before it, which is faster;"
-        " default: 1, all of it in order",
+        help="read a long text in so many parts side by side, which is faster; each is read after the 256 tokens before"
+        " it, and has at least as many; default: 1, all of it in order",
     )
     _add_drawing_seed(parser)
     parser.add_argument(

@@ -10,9 +10,9 @@ import torch
 from tests.model.mogrifier_cases import assert_rows_stay_apart, by_equations, case, results
 from textgen.config import ModelSettings
 from textgen.imports import has_dot_products
-from textgen.model import cells, dot_products, lstm_steps
+from textgen.model import cells, dot_products, lstm_steps, mogrifier_steps
 from textgen.model.language_model import LanguageModel
-from textgen.model.mogrifier_window import mogrifier_window
+from textgen.model.mogrifier_window import MogrifierSteps, mogrifier_window
 
 needs_dot_products = pytest.mark.skipif(not has_dot_products(), reason="this processor has no dot products of bf16")
 
@@ -128,14 +128,17 @@ def test_steps_with_fixed_weights_and_equations_agree(batch: int, width: int, si
     rounded = copy.deepcopy(layer).bfloat16()
     step = rounded.fixed_step()
     state: cells.CellState = (h, c)
-    found, kept = [], []
+    found: list[torch.Tensor] = []
+    given: list[torch.Tensor] = []
+    kept: list[torch.Tensor] = []
     for x in inputs.unbind(1):
         output, state = step(x.bfloat16(), state)
         assert [part.dtype for part in (output, *state)] == [torch.float32] * 3
         found.append(output)
-        kept.append(output.clone())
+        given.extend((output, *state))
+        kept.extend(part.clone() for part in (output, *state))
     outputs, last = by_equations(layer, inputs, h, c)
-    assert all(map(torch.equal, found, kept))  # a later step writes over nothing that an earlier one gave
+    assert all(map(torch.equal, given, kept))  # a later step writes over nothing that an earlier one gave
     for fast, slow in zip((torch.stack(found, 1), *state), (outputs, *last), strict=True):
         assert fast.shape == slow.shape
         assert (fast - slow).norm().item() < 0.02 * slow.norm().item()
@@ -144,16 +147,33 @@ def test_steps_with_fixed_weights_and_equations_agree(batch: int, width: int, si
 @needs_dot_products
 def test_fixed_steps_go_on_with_other_rows_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, inputs, h, c = case(16, 1, 96, 128)
-    step = copy.deepcopy(layer).bfloat16().fixed_step()
-    x = inputs[:, 0].bfloat16()
-    whole, _ = step(x, (h, c))
-    part, _ = step(x[5:11], (h[5:11], c[5:11]))
-    assert torch.equal(whole[5:11], part)
+    rounded = copy.deepcopy(layer).bfloat16()
+    steps, x = MogrifierSteps(rounded.gate_weights(), rounded.rounds()), inputs[:, 0].bfloat16()
+    threads: list[int] = []
+    forward = mogrifier_steps.mogrifier_forward
+
+    def counting(count: int, *given: object) -> None:
+        threads.append(count)
+        forward(count, *given)
+
+    monkeypatch.setattr(mogrifier_steps, "mogrifier_forward", counting)
+    monkeypatch.setattr(lstm_steps, "threads_for", lambda _entries, *, each: 1 if each else 0)
+    part, _ = steps.step(x[5:11], h[5:11], c[5:11])
+    whole, _ = steps.step(x, h, c)
     monkeypatch.setattr(lstm_steps, "threads_for", lambda _entries, *, each: 3 if each else 0)
-    assert torch.equal(step(x, (h, c))[0], whole)
+    shared, _ = steps.step(x, h, c)
+    assert threads == [1, 1, 3]
+    assert torch.equal(whole[5:11], part)
+    assert torch.equal(whole, shared)
 
 
-def test_weights_in_fp32_are_multiplied_by_the_equations() -> None:
-    layer, inputs, h, c = case(3, 1, 12, 20)
-    found, _ = layer.fixed_step()(inputs[:, 0], (h, c))
-    assert torch.equal(found, by_equations(layer, inputs[:, :1], h, c)[0][:, 0])
+def test_the_equations_are_for_fp32_and_for_processors_without_the_machine_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer, *_ = case(3, 1, 12, 20)
+    assert layer.fixed_step() == layer.step
+    layer.bfloat16()
+    for dot_products_are, tiles_are in ((False, False), (True, True)):
+        monkeypatch.setattr(cells, "has_dot_products", lambda there=dot_products_are: there)
+        monkeypatch.setattr(cells, "has_bf16_tiles", lambda there=tiles_are: there)
+        assert layer.fixed_step() == layer.step

@@ -17,8 +17,9 @@ from tests.training.together import run_ranks
 from textgen.config import ModelSettings, TrainingBudget
 from textgen.errors import BadCheckpoint
 from textgen.imports import has_dot_products
-from textgen.model import LanguageModel
+from textgen.model import LanguageModel, cells
 from textgen.model.cells import cell_types
+from textgen.model.mogrifier_window import MogrifierSteps
 from textgen.text.corpus import StreamBatches
 from textgen.text.tokenizer import BOS_ID, EOS_ID
 from textgen.training.distillation import TaughtBatch, TaughtBatches
@@ -30,10 +31,10 @@ MakeTrainer = Callable[..., Trainer]
 VOCAB, TEXT_ROWS, WRITTEN_ROWS, WINDOW = 30, 3, 4, 8
 
 
-def teacher(seed: int, cell: str = "lstm", *, ends: float = 0.0) -> LanguageModel:
+def teacher(seed: int, cell: str = "lstm", *, ends: float = 0.0, members: int = 1) -> LanguageModel:
     """A model that is sure of itself, and ends texts the likelier the more `ends` is."""
     settings = ModelSettings.model_validate(
-        {"cell": cell, "vocab_size": VOCAB, "embedding_size": 6, "hidden_size": 9, "num_layers": 2}
+        {"cell": cell, "vocab_size": VOCAB, "embedding_size": 6, "hidden_size": 9, "num_layers": 2, "members": members}
     )
     model = LanguageModel(settings)
     model.reset_parameters(seed, never_predicted=(0, BOS_ID, 3))
@@ -81,8 +82,17 @@ def test_what_is_wanted_is_what_the_teachers_say_on_average(cell: str, reset: bo
 
 
 @pytest.mark.skipif(not has_dot_products(), reason="this processor has no dot products of bf16")
-def test_teachers_in_bf16_say_nearly_the_same() -> None:
-    teachers = [teacher(1, "mogrifier-lstm"), teacher(2, "mogrifier-lstm")]
+def test_teachers_in_bf16_say_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    step = MogrifierSteps.step
+
+    def counting(steps: MogrifierSteps, *given: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        return step(steps, *given)
+
+    monkeypatch.setattr(MogrifierSteps, "step", counting)
+    monkeypatch.setattr(cells, "has_bf16_tiles", lambda: False)
+    teachers = [teacher(1, "mogrifier-lstm"), teacher(2, "mogrifier-lstm", members=2)]
     choice = replace(CPU, precision=torch.bfloat16)
     source = TaughtBatches(texts(), teachers, choice, share=1.0, written_rows=WRITTEN_ROWS, seed=5)
     batches = [source.next() for _ in range(3)]
@@ -90,6 +100,7 @@ def test_teachers_in_bf16_say_nearly_the_same() -> None:
     counted = torch.from_numpy(targets != StreamBatches.IGNORE)
     distance = (torch.cat([batch.wanted for batch in batches], 1) - said(teachers, batches)).abs().sum(-1)[counted]
     assert distance.mean() < 0.05
+    assert len(calls) == 3 * WINDOW * (2 + 4)  # layers of all networks
 
 
 def test_rows_of_text_are_those_of_the_text_and_learn_from_it_too() -> None:

@@ -19,6 +19,8 @@ from textgen.terminal import StatusLine
 
 _COUNTS = ("tokens", "chars", "bytes")
 _MOST_STREAMS = 1024
+# Tokens whose probabilities are held at once.
+_TOKENS_AT_ONCE = 4096
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -37,6 +39,7 @@ def evaluate(options: argparse.Namespace) -> int:
     line.clear()
     if options.json:
         facts: dict[str, Any] = {"checkpoint": str(options.checkpoint), "device": str(device)}
+        facts["streams"] = options.streams
         if adaptation:
             facts["adaptation"] = adaptation.model_dump(exclude={"passes"})
         write_line(json.dumps({**result, **facts}))
@@ -94,6 +97,8 @@ def _adaptation(options: argparse.Namespace) -> AdaptationSettings | None:
     if given and not options.dynamic:
         flag = "--" + next(iter(given)).replace("_", "-")
         raise InvalidSetting("dynamic", f"{flag} without it", "--dynamic beside the adaptation settings")
+    if options.dynamic and options.streams > 1:
+        raise InvalidSetting("streams", f"{options.streams} with --dynamic", "1 with it: what learns reads in order")
     return parse_settings(AdaptationSettings, given) if options.dynamic else None
 
 
@@ -104,7 +109,10 @@ def _figures(
     from textgen.training import evaluation
 
     sizes = {"chars": part.characters, "bytes": part.bytes}
-    figures = evaluation.evaluate(model, part.ids, **sizes, streams=streams, progress=line.progress).as_dict()
+    window = min(256, _TOKENS_AT_ONCE // streams)
+    figures = evaluation.evaluate(
+        model, part.ids, **sizes, streams=streams, window=window, progress=line.progress
+    ).as_dict()
     if adaptation:
         dynamic = evaluation.evaluate_dynamically(
             model, part.ids, **sizes, settings=adaptation, progress=line.progress

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from textgen.imports import has_dot_products
+from textgen.imports import has_bf16_tiles, has_dot_products
 from textgen.model.lstm_window import is_at_once, lstm_window
 from textgen.model.mogrifier_operations import mogrifier_operations
 from textgen.model.mogrifier_window import MogrifierSteps, Rounds, mogrifier_window
@@ -74,7 +74,7 @@ class RecurrentLayer(nn.Module):
         raise NotImplementedError
 
     def fixed_step(self) -> LayerStep:
-        """`step` with the weights as they are now, which may be arranged for it; without gradients."""
+        """`step` for as long as the weights stay as they are, which may be arranged for it, without gradients."""
         return self.step
 
     def forward(
@@ -232,7 +232,9 @@ class MogrifierLSTM(LSTM):
 
     def fixed_step(self) -> LayerStep:
         weight = self.recurrent_weight
-        if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not has_dot_products():
+        # Where there are tiles, oneDNN's products were not compared with it.
+        multiplies = has_dot_products() and not has_bf16_tiles()
+        if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not multiplies:
             return self.step
         steps = MogrifierSteps(self.gate_weights(), self.rounds())
 

@@ -135,7 +135,8 @@ class LanguageModel(nn.Module):
     ) -> tuple[Tensor, RecurrentState]:
         """`hidden` for one token of each row, token_ids [batch], by the cells' equations: [batch, members · embedding].
 
-        `layer_steps` may be `fixed_steps`. The state keeps its own number format, whatever the weights are in.
+        The state keeps its own number format, whatever the weights are in. `layer_steps` may be `fixed_steps`: then it
+        may become one of float32, whose h is rounded to what is multiplied.
         """
         members = self.settings.members
         steps = layer_steps or [layer.step for layer in self._layers()]
@@ -147,7 +148,7 @@ class LanguageModel(nn.Module):
         return self._projected(outputs), RecurrentState(tuple(after))
 
     def fixed_steps(self) -> list[LayerStep]:
-        """For many calls of `step` with the weights as they are now, and without gradients: how each layer does it."""
+        """How each layer does `step` for as long as the weights stay as they are, without gradients."""
         return [layer.fixed_step() for layer in self._layers()]
 
     def _projected(self, outputs: Sequence[Tensor]) -> Tensor:

@@ -47,7 +47,7 @@ def mogrifier_window(
 
 
 class MogrifierSteps:
-    """A Mogrifier layer whose weights stay as they are, step by step and without gradients.
+    """A Mogrifier layer whose weights stay as they are, step by step and without gradients, for one thread's calls.
 
     The weights, `GateWeights` and `Rounds`, are rounded to bf16 and arranged once, where `mogrifier_window` does so for
     every window. Only for processors with dot products of bf16.
@@ -58,7 +58,7 @@ class MogrifierSteps:
             of_input, of_hidden, bias, rounds = _filled_up(weights, rounds)
             self._sizes = of_input.shape[1], of_hidden.shape[1], *rounds.lower_of_inputs.shape[:2]
             both = torch.cat([of_input, of_hidden], 1).bfloat16()
-            self._weights = *_packed(both, [part.bfloat16() for part in rounds]), bias.float().numpy()
+            self._weights = *_packed(both, [part.bfloat16().contiguous() for part in rounds]), bias.numpy()
         self._room: _Room | None = None
 
     @torch.no_grad()
@@ -84,7 +84,8 @@ def _filled_up(weights: tuple[Tensor, Tensor, Tensor, Tensor], rounds: Rounds) -
     from textgen.model.dot_products import COLUMNS  # slow to import
 
     of_input, of_hidden, input_bias, hidden_bias = weights
-    bias, (size, width), rank = input_bias + hidden_bias, (of_hidden.shape[1], of_input.shape[1]), rounds[0].shape[1]
+    bias = input_bias.float() + hidden_bias.float()
+    (size, width), rank = (of_hidden.shape[1], of_input.shape[1]), rounds[0].shape[1]
     more, wider, higher = (-number % COLUMNS for number in (size, width, rank))
     if more or wider or higher:
         # Gates lie one below the other, each with its own missing units.
@@ -174,7 +175,7 @@ class _Window(torch.autograd.Function):
             room.inputs[0] = inputs.transpose(0, 1)
             room.hidden[0, 0] = hidden
             room.cells[0] = panels_of(cell)
-            room.fill(*_packed(weight, rounds), bias.detach().float().numpy())
+            room.fill(*_packed(weight, rounds), bias.detach().numpy())
         ctx.save_for_backward(room.inputs, room.hidden, *room.ranks, *room.factors, *room.saved, weight, *rounds)
         outputs = room.hidden[0]
         return outputs[1:].transpose(0, 1), outputs[-1].float(), rows_of(room.cells[-1])
