@@ -44,6 +44,11 @@ def has_bf16_tiles() -> bool:
     return _compiles_for("amx-bf16")
 
 
+def can_multiply() -> bool:
+    """Whether those dot products are the fastest that this processor has for bf16 numbers."""
+    return has_dot_products() and not has_bf16_tiles()
+
+
 def _compiles_for(feature: str) -> bool:
     """Whether machine code is made for a processor that has this, by LLVM's name."""
     if not can_compile():

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from textgen.compiled import compiled
+from textgen.imports import can_multiply
 from textgen.model.dot_products import (
     COLUMNS,
     ROWS,
     SHEET,
     Words,
-    can_multiply,
     columns_packed,
     multiply,
     pack_rows,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textgen.compiled import compiled
+from textgen.imports import can_multiply
 from textgen.model import compiled_window, dot_products, lstm_steps
 from textgen.model.cells import LSTM
-from textgen.model.dot_products import can_multiply
 from textgen.model.half_precision import halves_of, narrowed, transposed, widened
 from textgen.model.lstm_steps import step_forward
 from textgen.model.lstm_window import is_at_once, lstm_window

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.model.mogrifier_cases import assert_rows_stay_apart, by_equations, case, results
+from textgen import imports
 from textgen.config import ModelSettings
 from textgen.imports import has_dot_products
 from textgen.model import cells, dot_products, lstm_steps, mogrifier_steps
@@ -174,6 +175,6 @@ def test_the_equations_are_for_fp32_and_for_processors_without_the_machine_code(
     assert layer.fixed_step() == layer.step
     layer.bfloat16()
     for dot_products_are, tiles_are in ((False, False), (True, True)):
-        monkeypatch.setattr(cells, "has_dot_products", lambda there=dot_products_are: there)
-        monkeypatch.setattr(cells, "has_bf16_tiles", lambda there=tiles_are: there)
+        monkeypatch.setattr(imports, "has_dot_products", lambda there=dot_products_are: there)
+        monkeypatch.setattr(imports, "has_bf16_tiles", lambda there=tiles_are: there)
         assert layer.fixed_step() == layer.step

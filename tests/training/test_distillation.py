@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from tests.training.conftest import CPU
 from tests.training.test_gradients import largest_difference, limit_rows
 from tests.training.together import run_ranks
+from textgen import imports
 from textgen.config import ModelSettings, TrainingBudget
 from textgen.errors import BadCheckpoint
 from textgen.imports import has_dot_products
-from textgen.model import LanguageModel, cells
+from textgen.model import LanguageModel
 from textgen.model.cells import cell_types
 from textgen.model.mogrifier_window import MogrifierSteps
 from textgen.text.corpus import StreamBatches
@@ -91,7 +92,7 @@ def test_teachers_in_bf16_say_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -
         return step(steps, *given)
 
     monkeypatch.setattr(MogrifierSteps, "step", counting)
-    monkeypatch.setattr(cells, "has_bf16_tiles", lambda: False)
+    monkeypatch.setattr(imports, "has_bf16_tiles", lambda: False)
     teachers = [teacher(1, "mogrifier-lstm"), teacher(2, "mogrifier-lstm", members=2)]
     choice = replace(CPU, precision=torch.bfloat16)
     source = TaughtBatches(texts(), teachers, choice, share=1.0, written_rows=WRITTEN_ROWS, seed=5)

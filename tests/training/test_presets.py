@@ -6,10 +6,10 @@ from typing import Any, get_args
 import pytest
 
 from tests.grammar import make_text
+from textgen import imports
 from textgen.config import RunSettings, TrainingBudget, parse_settings
 from textgen.errors import InvalidSetting
 from textgen.text.readers import open_text
-from textgen.training import presets
 from textgen.training.presets import (
     PresetName,
     TextSurvey,
@@ -77,12 +77,12 @@ def test_only_processors_with_dot_products_are_asked_for_their_device(monkeypatc
     def never() -> str:
         raise AssertionError
 
-    monkeypatch.setattr(presets, "has_dot_products", lambda: False)
+    monkeypatch.setattr(imports, "has_dot_products", lambda: False)
     assert not can_mogrify({}, never)
-    monkeypatch.setattr(presets, "has_dot_products", lambda: True)
-    monkeypatch.setattr(presets, "has_bf16_tiles", lambda: True)
+    monkeypatch.setattr(imports, "has_dot_products", lambda: True)
+    monkeypatch.setattr(imports, "has_bf16_tiles", lambda: True)
     assert not can_mogrify({}, never)
-    monkeypatch.setattr(presets, "has_bf16_tiles", lambda: False)
+    monkeypatch.setattr(imports, "has_bf16_tiles", lambda: False)
     assert can_mogrify({"precision": "auto"}, lambda: "cpu")
     assert not can_mogrify({}, lambda: "cuda")
     assert not can_mogrify({"precision": "fp32"}, never)

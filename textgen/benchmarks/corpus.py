@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -101,8 +100,10 @@ class StageTimes:
     What happens before a report belongs to the stage that it names.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, processor: Callable[[], float] | None = None):
-        self._clocks = (clock, processor or _processor_seconds)
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, processor: Callable[[], float] = time.process_time
+    ) -> None:
+        self._clocks = (clock, processor)
         self._last = self._now()
         self._spent: dict[str, list[float]] = {}
 
@@ -123,11 +124,6 @@ class StageTimes:
 
     def _now(self) -> tuple[float, ...]:
         return tuple(clock() for clock in self._clocks)
-
-
-def _processor_seconds() -> float:
-    times = os.times()
-    return times.user + times.system
 
 
 def _peak_memory_bytes() -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from textgen.imports import has_bf16_tiles, has_dot_products
+from textgen.imports import can_multiply, has_dot_products
 from textgen.model.lstm_window import is_at_once, lstm_window
 from textgen.model.mogrifier_operations import mogrifier_operations
 from textgen.model.mogrifier_window import MogrifierSteps, Rounds, mogrifier_window
@@ -232,9 +232,7 @@ class MogrifierLSTM(LSTM):
 
     def fixed_step(self) -> LayerStep:
         weight = self.recurrent_weight
-        # Where there are tiles, oneDNN's products were not compared with it.
-        multiplies = has_dot_products() and not has_bf16_tiles()
-        if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not multiplies:
+        if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not can_multiply():
             return self.step
         steps = MogrifierSteps(self.gate_weights(), self.rounds())
 

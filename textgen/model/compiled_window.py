@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from textgen.imports import can_multiply
 from textgen.model.dot_products import (
     COLUMNS,
     ROWS,
-    can_multiply,
     columns_packed,
     room_for_rows,
     rows_packed,

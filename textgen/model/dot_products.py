@@ -7,7 +7,6 @@ panels, which are read from front to end. Columns, and what is summed over, are 
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from textgen.compiled import compiled, part
 from textgen.compiled_parts import bounds_of_part, in_parts, threads_for
-from textgen.imports import has_bf16_tiles, has_dot_products
 from textgen.model.half_precision import LINE, line_joined, tile_transposed
 
 Words = NDArray[np.uint32]
@@ -35,12 +33,6 @@ assert COLUMNS == LINE
 # Words that take a thread many times as long as it takes to wake it.
 _EACH = 1 << 15
 _INSTRUCTION = "llvm.x86.avx512bf16.dpbf16ps.512"
-
-
-@cache
-def can_multiply() -> bool:
-    """Whether these dot products are the fastest that this processor has."""
-    return has_dot_products() and not has_bf16_tiles()
 
 
 def words_of(tensor: Tensor) -> Words:

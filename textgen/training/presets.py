@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from textgen.config import TrainingBudget
 from textgen.errors import InvalidSetting
-from textgen.imports import has_bf16_tiles, has_dot_products
+from textgen.imports import can_multiply
 from textgen.text.tokenizer_training import RESERVED_PIECES
 
 PresetName = Literal["quick", "balanced", "thorough"]
@@ -129,7 +129,7 @@ def can_mogrify(training: Mapping[str, Any], device: Callable[[], str]) -> bool:
     With AMX an LSTM is faster, but no Mogrifier. Finding out the device may take time, and is only done where it
     matters.
     """
-    if training.get("precision") == "fp32" or not has_dot_products() or has_bf16_tiles():
+    if training.get("precision") == "fp32" or not can_multiply():
         return False
     return device() == "cpu"
 
