@@ -95,6 +95,7 @@ def test_teachers_go_along_in_their_order(tmp_path: Path, out: Path, trained_run
         ({"heldout_files": ("gone.txt",)}, MissingFile),
         ({"base": "gone"}, InvalidSetting),
         ({"teachers": ("gone",)}, InvalidSetting),
+        ({"base": str(BASE), "teachers": (str(BASE.parent / "tang-poetry"),)}, InvalidSetting),
     ],
 )
 def test_what_cannot_be_trained_on_is_found_out_here(

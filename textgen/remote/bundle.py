@@ -50,7 +50,7 @@ def make_bundle(settings: RunSettings, folder: Path) -> Mapping[str, Path]:
     settings.training.check_budget()
     texts = _named(_TEXTS, settings.files, settings.text.encoding)
     heldout = _named(_HELDOUT, settings.heldout_files, settings.text.encoding)
-    base, teachers = _base_files(settings, folder), _teacher_files(settings, folder)
+    base, teachers = _checkpoints(settings, folder)
     there = update_settings(
         settings,
         files=tuple(texts),
@@ -87,23 +87,22 @@ def safe_name(name: str) -> str:
     return (stem[: _MAX_NAME_CHARS - len(extension)] or "text") + extension
 
 
-def _base_files(settings: RunSettings, folder: Path) -> dict[str, Path]:
-    """The base as it is, written anew: only what a checkpoint consists of goes along, whatever lies beside it."""
+def _checkpoints(settings: RunSettings, folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The files of the base, and those of the teachers in their order.
+
+    They are written anew: only what a checkpoint consists of goes along, whatever lies beside it.
+    """
     from textgen.jobs.base import open_base
-
-    base = open_base(settings, limits=Limits())
-    return {} if base is None else _checkpoint_files(base.checkpoint, folder, f"{_BASE}/{safe_name(base.name)}")
-
-
-def _teacher_files(settings: RunSettings, folder: Path) -> dict[str, Path]:
-    """The teachers likewise, in their order."""
     from textgen.jobs.teachers import open_teachers
 
-    found: dict[str, Path] = {}
-    for number, teacher in enumerate(open_teachers(settings, limits=Limits()), 1):
+    base = open_base(settings, limits=Limits())
+    teachers: dict[str, Path] = {}
+    for number, teacher in enumerate(open_teachers(settings, base, limits=Limits()), 1):
         name = f"{_TEACHERS}/{number:04d}/{safe_name(teacher.name)}"
-        found.update(_checkpoint_files(teacher.checkpoint, folder, name))
-    return found
+        teachers.update(_checkpoint_files(teacher.checkpoint, folder, name))
+    if base is None:
+        return {}, teachers
+    return _checkpoint_files(base.checkpoint, folder, f"{_BASE}/{safe_name(base.name)}"), teachers
 
 
 def _checkpoint_files(checkpoint: Checkpoint, folder: Path, name: str) -> dict[str, Path]:
