@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from textgen.jobs.estimate import RunEstimate
+from textgen.jobs.run_history import RunHistory
 from textgen.progress import Progress
 from textgen.terminal import (
     StatusLine,
@@ -127,10 +128,25 @@ def test_a_training_line_says_step_loss_heldout_rate_and_time_left(monkeypatch: 
     terminal = Terminal()
     show(terminal, EVENTS[:3])
     line = terminal.screen()[-1]
-    for part in ("step 100", "pass 1.5", "loss 2.250", "held-out – nats/char", "12,345 tokens/s", "1 h 02 min left"):
+    for part in ("step 100", "pass 1.5", "1 h 02 min left", "12,345 tokens/s"):
         assert part in line
+    # What a narrow terminal cuts off comes last.
+    assert line.endswith("loss 2.250 nats/token · held-out – nats/char")
     show(terminal, EVENTS[3:7])
     assert "held-out 0.7500 nats/char" in terminal.screen()[-1]
+
+
+def test_what_is_said_at_the_end_is_said_of_a_resumed_run_as_a_whole() -> None:
+    output = io.StringIO()
+    display = TrainingDisplay(StatusLine(output, clock=Clock()))
+    before = RunHistory(held_out=[(50.0, 0.7), (60.0, 0.72)], losses=[(60.0, 1.1)], tokens_per_char=0.5)
+    display.recall(before)
+    for event in (EVENTS[3], EVENTS[-1]):
+        display.show(event)
+    assert "Held-out loss has risen since step 50; the best checkpoint is kept." in output.getvalue()
+    untold = io.StringIO()
+    show(untold, [EVENTS[3], EVENTS[-1]])
+    assert "risen" not in untold.getvalue()
 
 
 def test_a_whole_run_reads_well_in_a_file() -> None:
@@ -172,11 +188,14 @@ def test_a_run_from_a_base_tells_what_is_kept_and_why_it_ended() -> None:
     end = EndEvent(300, "finished", 180.0, 100, evaluations[1], early=True)
     show(output, [*events[:2], BatchSplitEvent(150, 4, 4), *events[2:], end])
     assert output.getvalue().splitlines() == [
-        "step 0 · 0 s: held-out 1.2000 nats/char, accuracy 0.610, on the base's text 0.9000",
-        "step 100 · 1 min 00 s: held-out 1.0000 nats/char, accuracy 0.610, on the base's text 0.9000 (best so far)",
+        "step 0 · 0 s: held-out 1.2000 nats/char, accuracy 0.610, on what the base held out 0.9000",
+        (
+            "step 100 · 1 min 00 s: held-out 1.0000 nats/char, accuracy 0.610, "
+            "on what the base held out 0.9000 (best so far)"
+        ),
         "Memory is short: each batch is now read 4 rows at a time, which teaches the same.",
-        "step 200 · 2 min 00 s: held-out 1.0500 nats/char, accuracy 0.610, on the base's text 0.9000",
-        "step 300 · 3 min 00 s: held-out 1.1000 nats/char, accuracy 0.610, on the base's text 0.9000",
+        "step 200 · 2 min 00 s: held-out 1.0500 nats/char, accuracy 0.610, on what the base held out 0.9000",
+        "step 300 · 3 min 00 s: held-out 1.1000 nats/char, accuracy 0.610, on what the base held out 0.9000",
         "Finished early, since it had stopped getting better after 3 min 00 s at step 300.",
         "Best held-out: 1.0000 nats/char at step 100.",
         "Held-out loss has risen since step 100; the best checkpoint is kept.",

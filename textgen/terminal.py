@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from textgen.jobs.run_history import RunHistory
 from textgen.jobs.run_view import RunView
 from textgen.progress import FINISHING, Progress
 from textgen.text.importing import ImportedText
@@ -111,6 +112,11 @@ def report_lines(reports: Sequence[FileReport], *, limit: int = 12) -> list[str]
     return lines
 
 
+def base_learned_sentence(share: float) -> str:
+    """What is to be said where the base has learned from that share of the held-out text."""
+    return f"The base has learned from {share:.0%} of the held-out text: figures for it are better than for new text."
+
+
 def import_lines(texts: Sequence[ImportedText]) -> list[str]:
     """What became of imported files, a line each, warnings below."""
     lines = []
@@ -142,6 +148,13 @@ class TrainingDisplay:
         self._evaluations: list[tuple[int, float]] = []
         self._losses: list[tuple[int, float]] = []
 
+    def recall(self, history: RunHistory) -> None:
+        """What a run that is gone on with has told before: what is said at the end is said of all of it."""
+        self._evaluations = [(int(step), nats) for step, nats in history.held_out]
+        self._losses = [(int(step), nats / (history.tokens_per_char or 1.0)) for step, nats in history.losses]
+        if self._evaluations:
+            self._held_out = f"{self._evaluations[-1][1]:.4f}"
+
     def show(self, event: Event) -> None:
         line = self._line
         if isinstance(event, StartEvent):
@@ -154,14 +167,15 @@ class TrainingDisplay:
         elif isinstance(event, StepEvent):
             self._losses.append((event.step, event.loss))
             line.update(
-                f"step {event.step:,} · pass {event.epoch:.1f} · loss {event.loss:.3f} · held-out {self._held_out} "
-                f"nats/char · {event.tokens_per_second:,.0f} tokens/s · {human_duration(event.seconds_left)} left"
+                f"step {event.step:,} · pass {event.epoch:.1f} · {human_duration(event.seconds_left)} left · "
+                f"{event.tokens_per_second:,.0f} tokens/s · loss {event.loss:.3f} nats/token · "
+                f"held-out {self._held_out} nats/char"
             )
         elif isinstance(event, EvaluationEvent):
             self._held_out = f"{event.evaluation.nats_per_char:.4f}"
             self._evaluations.append((event.step, event.evaluation.nats_per_char))
             best = " (best so far)" if event.best and event.step else ""
-            kept = f", on the base's text {event.kept.nats_per_char:.4f}" if event.kept else ""
+            kept = f", on what the base held out {event.kept.nats_per_char:.4f}" if event.kept else ""
             line.print(
                 f"step {event.step:,} · {human_duration(event.elapsed_seconds)}: held-out {self._held_out} nats/char, "
                 f"accuracy {event.evaluation.accuracy:.3f}{kept}{best}"

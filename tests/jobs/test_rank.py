@@ -16,11 +16,15 @@ import psutil
 import pytest
 
 from tests.jobs.conftest import DEADLINE_SECONDS, wait_for_state
-from textgen.config import RunSettings, update_settings
+from textgen.config import RunSettings, TrainingBudget, update_settings
 from textgen.jobs.manager import JobManager
+from textgen.jobs.rank import Rank
 from textgen.jobs.run_folder import RunFolder
-from textgen.jobs.training_run import start_run
+from textgen.jobs.supervision import Supervised
+from textgen.jobs.training_run import TrainingRun, start_run
 from textgen.limits import Limits
+from textgen.progress import ignore_progress
+from textgen.training.distributed import Ranks
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +82,30 @@ def test_a_run_of_the_page_goes_on_from_the_last_save_when_one_of_its_processes_
         assert folder.read_about()["estimate"]["training"]["tokens_per_second"] > 0
     finally:
         manager.discard(run_id)
+
+
+def test_a_run_is_trained_longer_once_however_often_torchrun_starts_again(quick: RunSettings, tmp_path: Path) -> None:
+    settings = update_settings(quick, training={**quick.training.model_dump(), "steps": 8})
+    run = start_run(tmp_path / "run", settings, device="cpu")
+    for _ in run.events():
+        pass
+    longer = TrainingBudget(steps=4)
+
+    def steps(rank: Rank) -> int:
+        taken_up = rank.resume(tmp_path / "run", longer=longer, progress=ignore_progress)
+        assert isinstance(taken_up, TrainingRun)
+        for _ in taken_up.events():
+            pass
+        return taken_up.trainer.step
+
+    # Its processes were started again before it had been extended: it still is to be.
+    again = Rank(Ranks(), "cpu", Supervised({}), restarted=True)
+    assert steps(again) == 12
+    assert steps(again) == 12
+    # Another torchrun is told anew.
+    run.folder.write_about(extended_by={**run.folder.read_about()["extended_by"], "pid": 1})
+    assert steps(again) == 16
+    assert steps(Rank(Ranks(), "cpu", Supervised({}), restarted=False)) == 20
 
 
 def test_the_command_line_trains_in_two_processes_and_stops_at_ctrl_c(quick: RunSettings, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from tests.training.together import run_ranks
 from textgen.config import ModelSettings, RunSettings, TextSettings, TrainingBudget, TrainingSettings, update_settings
 from textgen.errors import (
     BadCheckpoint,
@@ -24,12 +25,15 @@ from textgen.errors import (
     TextgenError,
     TrainingDiverged,
 )
+from textgen.jobs import following, training_run
 from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
+from textgen.jobs.following import FollowingRun, follow_run
 from textgen.jobs.run_folder import RunFolder
 from textgen.jobs.training_run import TrainingRun, resume_run, start_run
 from textgen.model.checkpoint import load_checkpoint
 from textgen.text.copy_indexes import CopyIndexes
 from textgen.text.corpus import open_corpus
+from textgen.training.distributed import Ranks
 from textgen.training.events import CheckpointEvent, EndEvent, Event, StartEvent
 
 STEPS = 20
@@ -185,6 +189,28 @@ def test_a_run_begun_in_bf16_goes_on_in_fp32_where_there_is_no_bf16(
     train(resumed)
     assert resumed.trainer.step == 12
     assert resumed.folder.settings().training.precision == "bf16"
+
+
+@pytest.mark.slow
+def test_all_ranks_go_on_in_fp32_where_one_has_no_bf16(settings: RunSettings, tmp_path: Path) -> None:
+    training = settings.training.model_dump() | {"precision": "bf16", "steps": 4}
+    train(start_run(tmp_path / "run", update_settings(settings, training=training), device="cpu"))
+
+    def work(ranks: Ranks) -> list[str]:
+        precisions = []
+        for emulating in (1, None):
+            for module in (training_run, following):
+                vars(module)["emulates_bf16"] = lambda _, rank=emulating: ranks.rank == rank
+            if ranks.leads:
+                run: TrainingRun | FollowingRun = resume_run(tmp_path / "run", device="cpu", ranks=ranks)
+            else:
+                run = follow_run(tmp_path / "run", ranks, device="cpu")
+            precisions.append(str(run.trainer.choice.precision))
+            ranks.exchange()
+            del run
+        return precisions
+
+    assert run_ranks(2, work) == [["torch.float32", "torch.bfloat16"]] * 2
 
 
 @pytest.mark.slow

@@ -76,6 +76,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dropout, more than an epoch": {"steps": 40},
     "documents apart, two windows a step": {"reset_at_document_ends": True, "accumulation": 2},
     "two members": {"members": 2},
+    "a Mogrifier": {"cell": "mogrifier-lstm"},
     "two layers of another cell, tuned": {"cell": "gru", "tuned": True, "base_share": 0.3, "layer_decay": 0.5},
 }
 

@@ -15,7 +15,7 @@ from textgen.commands.hf_jobs import check_job_options, train_elsewhere
 from textgen.commands.run_settings import check_resume, run_settings
 from textgen.errors import InvalidSetting
 from textgen.files import temporary_folder
-from textgen.terminal import StatusLine, TrainingDisplay, estimate_lines, report_lines
+from textgen.terminal import StatusLine, TrainingDisplay, base_learned_sentence, estimate_lines, report_lines
 
 
 def train(options: argparse.Namespace) -> int:
@@ -52,10 +52,18 @@ def train(options: argparse.Namespace) -> int:
 
 def _show(run: Any, display: TrainingDisplay | None, line: StatusLine) -> None:
     """Trains, and shows that where there is a `display`."""
-    for sentence in [*report_lines(run.corpus.reports), *filter(None, [run.corpus.note])] if display else []:
-        line.print(sentence)
+    from textgen.jobs.run_history import HistoryReader
+    from textgen.training.events import StartEvent
+
+    if display is not None:
+        for sentence in [*report_lines(run.corpus.reports), *filter(None, [run.corpus.note])]:
+            line.print(sentence)
+        if share := run.folder.read_about().get("base_learned"):
+            line.print(base_learned_sentence(share))
     for event in run.events():
         if display is not None:
+            if isinstance(event, StartEvent) and event.step:
+                display.recall(HistoryReader(run.folder).read())
             display.show(event)
 
 

@@ -9,21 +9,27 @@ from pathlib import Path
 import numpy as np
 
 from textgen.config import RunSettings
-from textgen.errors import BadCorpus, InvalidSetting
+from textgen.errors import BadCheckpoint, BadCorpus, InvalidSetting
 from textgen.files import write_atomically
-from textgen.jobs.checkpoints import open_checkpoint
+from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
 from textgen.jobs.run_folder import run_of
 from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint
 from textgen.model.growth import with_vocabulary
 from textgen.model.language_model import LanguageModel
+from textgen.text.copy_indexes import CopyIndexes
 from textgen.text.corpus import TextPart, open_corpus
 from textgen.text.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from textgen.text.vocabulary import spellings
-from textgen.training.held_out import HeldOut
+from textgen.training.held_out import STREAMS, HeldOut, passages
 
 # Some 16,000 characters: the same ones each time, so that small changes show, and read in a second or two.
 MAX_KEPT_TOKENS = 4_000
+_MAX_COMPARED_TOKENS = 40_000
+# Texts of one kind have phrases in common, with a vocabulary of characters nearly all phrases of eight; what is as long
+# as this was read.
+_READ_TOKENS = 100
+_MOSTLY = 0.5
 _KEPT = "kept.json"
 
 
@@ -56,6 +62,28 @@ class Base:
             return corpus.heldout if corpus.tokenizer.sha256 == self.tokenizer.sha256 else None
         return None
 
+    def learned_share(self, part: TextPart | None, tokenizer: Tokenizer, own: CopyIndexes) -> float:
+        """The share of `part`, in ids of `tokenizer`, that the base has learned from, where that is half of it or more.
+
+        Else it is 0, as where it cannot be told: the base has no index, or the text repeats itself so much that even
+        its other part, of which `own` is the index, seems to hold this one.
+        """
+        if part is None:
+            return 0.0
+        ids = np.concatenate(passages(part.ids, max_tokens=_MAX_COMPARED_TOKENS, count=STREAMS)).tolist()
+        share = _share_read(self._indexes(), _encoded_anew(ids, tokenizer, self.tokenizer))
+        return share if share >= _MOSTLY > _share_read(own, ids) else 0.0
+
+    def has_read(self, ids: list[int]) -> bool:
+        """Whether it seems to have learned from most of `ids`."""
+        return _share_read(self._indexes(), ids) >= _MOSTLY
+
+    def _indexes(self) -> CopyIndexes | None:
+        try:
+            return open_copy_index(self.checkpoint)
+        except BadCheckpoint:
+            return None
+
 
 def open_base(settings: RunSettings, *, limits: Limits | None = None) -> Base | None:
     """The base that `settings` name; raises `InvalidSetting`, `BadCheckpoint` or `BadTokenizer`."""
@@ -67,18 +95,28 @@ def open_base(settings: RunSettings, *, limits: Limits | None = None) -> Base | 
     return Base(path, *open_checkpoint(path, limits=limits))
 
 
-def write_kept(corpus: Path, base: Base, tokenizer: Tokenizer, *, max_tokens: int = MAX_KEPT_TOKENS) -> None:
-    """Writes the beginning of the base's held-out text into the folder of a `corpus`, as ids of `tokenizer`.
+def write_kept(
+    corpus: Path,
+    base: Base,
+    tokenizer: Tokenizer,
+    *,
+    own: CopyIndexes | None = None,
+    max_tokens: int = MAX_KEPT_TOKENS,
+) -> None:
+    """Writes passages of the base's held-out text into the folder of a `corpus`, as ids of `tokenizer`.
 
-    The run then does not need the base any more. Nothing is written where there is no such text.
+    The run then does not need the base any more. Nothing is written where there is no such text, or where the run
+    learns from it: `own` is the index of what it reads.
     """
     part = base.held_out()
     if part is None or len(part.ids) < 2:
         return
-    ids = [int(number) for number in part.ids[:max_tokens]]
+    ids = np.concatenate(passages(part.ids, max_tokens=max_tokens, count=STREAMS)).tolist()
     text = base.tokenizer.decode(ids)
-    if tokenizer.sha256 != base.tokenizer.sha256:
-        ids = _encoded_anew(ids, base.tokenizer, tokenizer)
+    before, ids = ids, _encoded_anew(ids, base.tokenizer, tokenizer)
+    # Where a text repeats itself so much that its other part seems to hold it, nothing follows from that.
+    if _share_read(own, ids) >= _MOSTLY and not base.has_read(before):
+        return
     kept = {"ids": ids, "chars": len(text), "bytes": len(text.encode())}
     write_atomically(corpus / _KEPT, json.dumps(kept).encode())
 
@@ -95,8 +133,16 @@ def read_kept(corpus: Path) -> HeldOut | None:
         raise BadCorpus(_KEPT, "damaged") from None
 
 
+def _share_read(indexes: CopyIndexes | None, ids: list[int]) -> float:
+    """The share of `ids` that lies in long passages of the indexed texts."""
+    spans = indexes.copied_spans(ids) if indexes else []
+    return sum(end - start for start, end in spans if end - start >= _READ_TOKENS) / max(1, len(ids))
+
+
 def _encoded_anew(ids: list[int], before: Tokenizer, after: Tokenizer) -> list[int]:
     """The same documents in another vocabulary."""
+    if before.sha256 == after.sha256:
+        return ids
     found: list[int] = []
     document: list[int] = []
     for number in [*ids, BOS_ID]:

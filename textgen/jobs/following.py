@@ -14,7 +14,7 @@ from textgen.limits import Limits
 from textgen.model.checkpoint import load_checkpoint
 from textgen.model.language_model import LanguageModel
 from textgen.text.corpus import Corpus, open_corpus
-from textgen.training.device import choose_device
+from textgen.training.device import choose_device, emulates_bf16
 from textgen.training.distributed import Ranks
 from textgen.training.estimate import estimate_training
 from textgen.training.events import Event
@@ -68,7 +68,7 @@ def follow_run(
     `BadCheckpoint` when it is damaged.
     """
     chosen = choose_device(device)
-    restores, extends = ranks.exchange(0.0, 0.0)
+    restores, extends, emulating = ranks.exchange(0.0, 0.0, float(emulates_bf16(chosen)))
     folder = RunFolder(path)
     if not folder.config.is_file():
         raise InvalidSetting("out", str(path), "a folder that all hosts share under the same name")
@@ -76,7 +76,8 @@ def follow_run(
     corpus = open_corpus(folder.corpus)
     model = LanguageModel(settings.model).to(chosen)
     lineage = {} if settings.base is None else {"base": settings.base}
-    trainer = make_trainer(folder, settings, corpus, model, lineage, ranks)
+    without_bf16 = bool(restores) and emulating > 0
+    trainer = make_trainer(folder, settings, corpus, model, lineage, ranks, without_bf16=without_bf16)
     if restores:
         saved = load_checkpoint(folder.last, limits=limits)
         trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))

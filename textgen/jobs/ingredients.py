@@ -9,7 +9,7 @@ from textgen.jobs.base import Base
 from textgen.model.language_model import LanguageModel
 from textgen.text.corpus import Corpus, StreamBatches
 from textgen.text.tokenizer import BOS_ID, PAD_ID, UNK_ID
-from textgen.training.held_out import HeldOut
+from textgen.training.held_out import HeldOut, passages
 
 # Some 1.5 million characters of English: all of what the models that ship hold out.
 MAX_EVALUATED_TOKENS = 400_000
@@ -45,8 +45,6 @@ def held_out_part(corpus: Corpus, *, max_tokens: int = MAX_EVALUATED_TOKENS) -> 
     part = corpus.heldout
     if part is None or len(part.ids) <= max_tokens:
         return HeldOut(part.ids, part.characters, part.bytes) if part else None
-    length = max(1, max_tokens // _PASSAGES)
-    starts = np.linspace(0, len(part.ids) - length, min(_PASSAGES, max_tokens), dtype=np.int64)
-    passages = [np.asarray(part.ids[start : start + length]) for start in starts]
-    texts = [corpus.tokenizer.decode(passage.tolist()) for passage in passages]
-    return HeldOut(np.concatenate(passages), sum(map(len, texts)), sum(len(text.encode()) for text in texts))
+    chosen = passages(part.ids, max_tokens=max_tokens, count=_PASSAGES)
+    texts = [corpus.tokenizer.decode(passage.tolist()) for passage in chosen]
+    return HeldOut(np.concatenate(chosen), sum(map(len, texts)), sum(len(text.encode()) for text in texts))

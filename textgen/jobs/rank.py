@@ -65,11 +65,9 @@ class Rank:
         """`resume_run`; a run that is trained `longer` is so once, however often torchrun starts again."""
         if not self.leads:
             return follow_run(path, self.ranks, longer=longer, device=self.device, limits=limits)
-        folder, process = RunFolder(path), self.supervised.supervisor
-        if self.restarted and longer is not None and not folder.read_about().get("extending"):
+        folder = RunFolder(path)
+        if self.restarted and folder.read_about().get("extended_by") == self.supervised.starter:
             longer = None
-        if longer is not None and not self.ranks.alone and folder.config.is_file():
-            folder.write_about(extending=True)
         run = resume_run(
             path,
             longer=longer,
@@ -77,10 +75,10 @@ class Rank:
             limits=limits,
             progress=progress,
             ranks=self.ranks,
-            process=process,
+            process=self.supervised.supervisor,
         )
-        if longer is not None and not self.ranks.alone:
-            folder.write_about(extending=False)
+        if longer is not None:
+            folder.write_about(extended_by=self.supervised.starter)
         return run
 
     @contextmanager

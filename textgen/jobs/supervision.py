@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from textgen.errors import Abandoned, ProcessesEnded, TextgenError, error_as_dict, error_from_dict
 from textgen.files import write_atomically
@@ -79,6 +80,12 @@ class Supervised:
         self._torchrun = os.getppid()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def starter(self) -> dict[str, Any] | None:
+        """The process of torchrun, as JSON can hold it: the same for all that it starts, again and again."""
+        identity = ProcessIdentity.of(self._torchrun)
+        return asdict(identity) if identity else None
 
     def watch(self, stop: Callable[[RunState], None]) -> None:
         """From now on calls `stop` when that is asked."""

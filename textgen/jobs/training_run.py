@@ -34,6 +34,7 @@ from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from textgen.model.language_model import LanguageModel
 from textgen.progress import ProgressCallback, ignore_progress
+from textgen.text.copy_indexes import CopyIndexes
 from textgen.text.corpus import Corpus, build_corpus, open_corpus
 from textgen.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from textgen.training.allocator import keep_freed_memory
@@ -134,8 +135,7 @@ class TrainingRun:
                     )
                 yield event
         except Exception as error:
-            # Where a rank has died, those that it leaves fail in ways of their own, and torchrun starts all again.
-            if self.trainer.ranks.alone or isinstance(error, TextgenError):
+            if _is_final(error, self.trainer.ranks):
                 self.folder.write_failure(error)
             raise
         finally:
@@ -232,7 +232,7 @@ def resume_run(
     With `longer` the run, finished or stopped, is trained on for that much more instead, see `Trainer.extend`. That is
     written down at once: who resumes it after an interruption does so without `longer`.
 
-    In bf16, though, only where a processor has such instructions; elsewhere it goes on in fp32, which is as good.
+    In bf16, though, only where every processor has such instructions; elsewhere it goes on in fp32, which is as good.
 
     A run that was killed before its first checkpoint begins anew, if need be from the text. Raises `InvalidSetting`
     when the folder is no run or another process trains it, or `longer` is no budget or has nothing to go on from;
@@ -258,12 +258,8 @@ def resume_run(
         corpus = open_corpus(folder.corpus)
         saved = load_checkpoint(folder.last, limits=limits)
         model = LanguageModel(settings.model).to(chosen)
-        ranks.exchange(1.0, float(longer is not None))
-        here = settings
-        if settings.training.precision == "bf16" and emulates_bf16(chosen):
-            # It comes from a machine that has bf16. That stays written down, for when it goes on there.
-            here = update_settings(settings, training=settings.training.model_dump() | {"precision": "fp32"})
-        trainer = make_trainer(folder, here, corpus, model, saved.lineage, ranks)
+        _, _, emulating = ranks.exchange(1.0, float(longer is not None), float(emulates_bf16(chosen)))
+        trainer = make_trainer(folder, settings, corpus, model, saved.lineage, ranks, without_bf16=emulating > 0)
         trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
         index = run_copy_index(folder, corpus, limits=limits, progress=progress)
         run = TrainingRun(
@@ -272,6 +268,11 @@ def resume_run(
         if longer is not None:
             run.extend(longer)
         return run
+
+
+def _is_final(error: BaseException, ranks: Ranks) -> bool:
+    """Whether a run has failed by this: where a rank has died the others fail too, and torchrun starts all again."""
+    return ranks.alone or isinstance(error, TextgenError | KeyboardInterrupt)
 
 
 def prepare_text(path: Path, *, limits: Limits | None = None, progress: ProgressCallback = ignore_progress) -> None:
@@ -321,7 +322,8 @@ def _prepare(
         corpus, index = _read_text(folder, settings, base, teachers, corpus, limits, progress)
         return _begin(folder, settings, corpus, index, device, base, teachers, lock, ranks)
     except (Exception, KeyboardInterrupt) as error:
-        folder.write_failure(error)
+        if _is_final(error, ranks):
+            folder.write_failure(error)
         raise
 
 
@@ -362,7 +364,9 @@ def _begin(
     model = make_model(settings, corpus, base)
     if base is not None:
         lineage["base"] = {"name": base.name, "lineage": base.checkpoint.lineage}
-        write_kept(folder.corpus, base, corpus.tokenizer)
+        own = CopyIndexes.from_bytes(copy_index, tokenizer_sha256=corpus.tokenizer.sha256).first
+        write_kept(folder.corpus, base, corpus.tokenizer, own=own)
+        folder.write_about(base_learned=round(base.learned_share(corpus.heldout, corpus.tokenizer, own), 3))
     if teachers:
         lineage["teachers"] = [teacher.as_lineage() for teacher in teachers]
         write_teachers(folder.teachers, teachers)
@@ -374,7 +378,7 @@ def _begin(
     settings = update_settings(settings, model=model.settings.model_dump(), training=training.model_dump())
     folder.write_settings(settings)
     # The others find all that they need in the folder now.
-    ranks.exchange(0.0, 0.0)
+    ranks.exchange(0.0, 0.0, 0.0)
     trainer = make_trainer(folder, settings, corpus, model, lineage, ranks)
     return TrainingRun(folder, settings, corpus, trainer, lock, copy_index=copy_index, lineage=lineage, figures={})
 
@@ -386,9 +390,17 @@ def make_trainer(
     model: LanguageModel,
     lineage: Mapping[str, Any],
     ranks: Ranks,
+    *,
+    without_bf16: bool = False,
 ) -> Trainer:
-    """The trainer of a run. All ranks call it; raises `InvalidSetting` when there is not a row for each."""
+    """The trainer of a run. All ranks call it; raises `InvalidSetting` when there is not a row for each.
+
+    `without_bf16`: a run in bf16 comes from a machine that has such instructions, and trains in fp32 here. What its
+    folder says stays, for when it goes on there.
+    """
     training = settings.training
+    if without_bf16 and training.precision == "bf16":
+        training = update_settings(training, precision="fp32")
     texts = make_batches(training, corpus)
     ranks.check_rows(texts.batch_size)
     device = model.embedding.device

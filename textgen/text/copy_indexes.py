@@ -26,6 +26,11 @@ class CopyIndexes:
     parts: tuple[NgramIndex, ...]
 
     @property
+    def first(self) -> CopyIndexes:
+        """That of the model's own text alone."""
+        return CopyIndexes(self.parts[:1])
+
+    @property
     def fewest_tokens(self) -> int:
         """The shortest passage that any of them can find."""
         return min(part.fewest_tokens for part in self.parts)

@@ -12,7 +12,7 @@ from textgen.model.language_model import LanguageModel
 from textgen.training.evaluation import Evaluation, evaluate
 from textgen.training.gradients import is_out_of_memory
 
-_STREAMS = 16
+STREAMS = 16  # that a text is read in, side by side
 _WINDOW = 256
 
 
@@ -23,6 +23,16 @@ class HeldOut:
     ids: NDArray[np.integer]
     chars: int
     bytes: int
+
+
+def passages(ids: NDArray[np.integer], *, max_tokens: int, count: int) -> list[NDArray[np.integer]]:
+    """At most `count` passages from all over `ids`, always the same, of at most `max_tokens` in all."""
+    if len(ids) <= max_tokens:
+        return [np.asarray(ids)]
+    count = min(count, max_tokens)
+    length = max_tokens // count
+    starts = np.linspace(0, len(ids) - length, count, dtype=np.int64)
+    return [np.asarray(ids[start : start + length]) for start in starts]
 
 
 def evaluate_held_out(model: LanguageModel, held_out: HeldOut, precision: torch.dtype = torch.float32) -> Evaluation:
@@ -38,7 +48,7 @@ def evaluate_held_out(model: LanguageModel, held_out: HeldOut, precision: torch.
                 held_out.ids,
                 chars=held_out.chars,
                 bytes=held_out.bytes,
-                streams=_STREAMS,
+                streams=STREAMS,
                 window=window,
                 precision=precision,
             )

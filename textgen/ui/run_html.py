@@ -150,6 +150,9 @@ def _foreseen(view: RunView, language: Language) -> list[str]:
     with suppress(KeyError, TypeError, ValueError):
         pieces = about["pieces"]
         lines.append(say("fewer_pieces", language, had=f"{pieces['had']:,}", asked=f"{pieces['asked']:,}"))
+    with suppress(KeyError, TypeError, ValueError):
+        if about["base_learned"]:
+            lines.append(say("base_learned", language, share=f"{about['base_learned']:.0%}"))
     return lines
 
 
