@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from textgen.benchmarks._options import whole_number
-from textgen.training.presets import PresetName
+from textgen.training.presets import PresetName, preset_for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,19 +24,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m textgen.benchmarks.quality", description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="text to train on")
     parser.add_argument("--minutes", type=float, default=3.0, help="time for training (default: 3)")
-    parser.add_argument("--preset", choices=get_args(PresetName), default="quick", help="default: quick")
+    parser.add_argument(
+        "--preset",
+        choices=get_args(PresetName),
+        help="default: the one that suits the minutes, as `textgen train` has it",
+    )
     parser.add_argument("--rounds", type=whole_number(1), default=1, help="runs with different seeds (default: 1)")
     options = parser.parse_args(arguments)
+    preset = options.preset or preset_for(options.minutes)
     results = []
     for seed in range(1, options.rounds + 1):
-        result = train(options.files, options.preset, options.minutes, seed)
+        result = train(options.files, preset, options.minutes, seed)
         if result is None:
             return 1
         results.append(result)
     scores = [result["nats_per_char"] for result in results]
     figures = {
         "benchmark": "quality",
-        "preset": options.preset,
+        "preset": preset,
         "minutes": options.minutes,
         "nats_per_char": round(sum(scores) / len(scores), 4),
         "nats_per_char_of_rounds": [round(score, 4) for score in scores],

@@ -1,8 +1,9 @@
 """How fast training is: `python -m textgen.benchmarks.train`.
 
-For each width, in turns: the trainer's own steps with the dropouts of a preset; the matrix products of this machine in
-the same number format, which bound them; and a plain fp32 loop around `nn.LSTM` of the same shape without any
-dropout, whatever cell the trainer has. Figures are medians over the rounds; the last line is JSON.
+For an LSTM, and for a Mogrifier where presets take it on this machine, of two widths and in turns: the trainer's own
+steps with the dropouts of a preset; the matrix products of this machine in the same number format, which bound them;
+and a plain fp32 loop around `nn.LSTM` of the same shape without any dropout, whatever cell the trainer has. Figures
+are medians over the rounds; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch.nn import functional as F
 
 from textgen.benchmarks._options import whole_number
 from textgen.config import ModelSettings, TrainingSettings
+from textgen.imports import can_multiply
 from textgen.model.language_model import LanguageModel
 from textgen.text.batches import StreamBatches
 from textgen.training.allocator import keep_freed_memory
@@ -31,6 +34,7 @@ _SHAPES = {
     512: {"embedding_size": 192, "vocab_size": 1000, "batch_size": 16, "window": 40},
     1024: {"embedding_size": 384, "vocab_size": 4000, "batch_size": 32, "window": 48},
 }
+_CELLS = ("lstm", "mogrifier-lstm")
 _PRODUCT = 2048
 
 
@@ -47,27 +51,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--cell",
-        choices=("lstm", "mogrifier-lstm"),
-        default="lstm",
-        help="default: lstm; the plain loop has an LSTM anyway",
+        choices=_CELLS,
+        help="only this one (default: lstm, and mogrifier-lstm where presets take it here)",
     )
     options = parser.parse_args(arguments)
     keep_freed_memory()  # for both loops: only `start_run` does so by itself
-    figures: dict[str, Any] = {"benchmark": "train", "cell": options.cell, "threads": torch.get_num_threads()}
-    for hidden_size, preset in _SHAPES.items():
+    cells = (options.cell,) if options.cell else _CELLS if can_multiply() else _CELLS[:1]
+    figures: dict[str, Any] = {"benchmark": "train", "threads": torch.get_num_threads()}
+    for cell, (hidden_size, preset) in product(cells, _SHAPES.items()):
         shape = preset | ({"batch_size": options.batch_size} if options.batch_size else {})
-        figures[f"batch_size_{hidden_size}"] = shape["batch_size"]
-        measured = measure(options.cell, hidden_size, shape, options.rounds, options.seconds)
-        figures |= {f"{name}_{hidden_size}": value for name, value in measured.items()}
-    for name, value in figures.items():
-        print(f"{name:36} {value}")
+        measured = {"batch_size": shape["batch_size"], **measure(cell, hidden_size, shape, options)}
+        figures.setdefault(cell, {}).update({f"{name}_{hidden_size}": value for name, value in measured.items()})
+    for cell in cells:
+        print(cell)
+        for name, value in figures[cell].items():
+            print(f"  {name:34} {value}")
     print(json.dumps(figures))
     return 0
 
 
-def measure(cell: str, hidden_size: int, shape: dict[str, int], rounds: int, seconds: float) -> dict[str, Any]:
-    """The figures of one width."""
-    batch_size, window = shape["batch_size"], shape["window"]
+def measure(cell: str, hidden_size: int, shape: dict[str, int], options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a cell of one width."""
+    batch_size, window, seconds = shape["batch_size"], shape["window"], options.seconds
     settings = ModelSettings(
         cell=cell, hidden_size=hidden_size, embedding_size=shape["embedding_size"], vocab_size=shape["vocab_size"]
     )
@@ -91,7 +96,7 @@ def measure(cell: str, hidden_size: int, shape: dict[str, int], rounds: int, sec
     ours: list[float] = []
     theirs: list[float] = []
     peaks: list[float] = []
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         ours.append(tokens * rate(lambda: float(trainer.train_step()[0]), seconds))
         peaks.append(product_flops(precision, seconds / 3))
         theirs.append(tokens * rate(plain.step, seconds))
