@@ -216,7 +216,7 @@ def test_a_run_from_a_base_tells_where_it_came_from_and_what_is_kept(
         page.wait_for("finished", "Daughter")
         judged = page.page.locator("#run-judge")
         expect(judged).to_contain_text(re.compile(r"Held-out text: \d\.\d+ nats per character before"))
-        expect(judged).to_contain_text(re.compile(r"On the text of the model it started from: \d\.\d+ before"))
+        expect(judged).to_contain_text(re.compile(r"On text that the model it started from held out: \d\.\d+ before"))
         expect(page.plot.locator("circle.run-0").first).to_have_attribute("cx", "46.0")
     (run,) = [view for view in runs.runs() if view.title == "Daughter"]
     assert run_of(Path(run.folder.settings().base or "")) == base.folder.path
