@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from tests.training.test_trainer import of_type, until_step, worse_and_worse
 from tests.training.together import run_ranks
 from textgen.config import TrainingBudget
 from textgen.errors import Abandoned, InvalidSetting, OutOfMemory, TrainingDiverged
-from textgen.training.distributed import Ranks, join_ranks
+from textgen.training import distributed
+from textgen.training.distributed import Ranks, is_lost_rank, join_ranks
 from textgen.training.estimate import estimate_training
 from textgen.training.events import (
     BatchSplitEvent,
@@ -256,6 +259,25 @@ def test_nobody_leaves_before_all_are_done(tmp_path: Path) -> None:
         return sorted(path.name for path in tmp_path.iterdir())
 
     assert run_ranks(3, work) == [["done-0", "done-1", "done-2"]] * 3
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_ever_for_one_that_has_fallen_silent(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    def work(ranks: Ranks) -> str:
+        vars(distributed)["_SILENCE"] = timedelta(seconds=1)
+        trainer = make_trainer(ranks=ranks)
+        if not ranks.leads:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "noticed").exists():
+                assert time.monotonic() < deadline
+            return "silent"
+        with pytest.raises(RuntimeError) as raised:
+            list(trainer.events())
+        assert is_lost_rank(raised.value), raised.value
+        (tmp_path / "noticed").touch()
+        return "noticed"
+
+    assert run_ranks(2, work) == ["noticed", "silent"]
 
 
 @pytest.mark.slow

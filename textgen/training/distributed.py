@@ -26,6 +26,9 @@ from textgen.training.device import choose_device
 _JOIN = timedelta(minutes=10)
 # The others wait as long while rank 0 reads a large text. That a process has died is seen at once, by its connection.
 _WAIT = timedelta(hours=12)
+# While they train all hear of one another at every step, but for evaluations, samples and saving. A host that has lost
+# its power or its network says nothing; the others then end, and torchrun starts what is left again.
+_SILENCE = timedelta(hours=1)
 # Numbers in an exchange, one of which says that a rank gives up. All are of one size, so that any two can meet.
 _WIDTH = 16
 
@@ -39,6 +42,7 @@ class Ranks:
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
         self.size = size
+        self._group: dist.ProcessGroup | None = None  # the one of all processes, until training begins
 
     @property
     def alone(self) -> bool:
@@ -87,7 +91,7 @@ class Ranks:
         if self.alone:
             return tensor
         summed = tensor.clone()
-        dist.all_reduce(summed)
+        dist.all_reduce(summed, group=self._group)
         return summed
 
     def whole_state(self, own: RecurrentState, rows: int) -> RecurrentState:
@@ -99,18 +103,23 @@ class Ranks:
             # Shares may differ by a row, which a gathering of tensors would not allow.
             whole = torch.zeros(rows, tensor.shape[1], device=tensor.device)
             whole[share.start : share.stop] = tensor
-            dist.all_reduce(whole)
+            dist.all_reduce(whole, group=self._group)
             parts.append(whole.to(tensor.dtype))
         found = iter(parts)
         return RecurrentState(tuple(tuple(next(found) for _ in layer) for layer in own.layers))
 
     def distribute(self, model: LanguageModel) -> DistributedDataParallel | None:
-        """Gives `model` rank 0's weights and wraps it for the reduction of gradients; None when alone. All call it."""
+        """Gives `model` rank 0's weights and wraps it for the reduction of gradients; None when alone. All call it.
+
+        From now on nobody waits longer than an hour for another.
+        """
         if self.alone:
             return None
         # Whoever found out meanwhile that it cannot take part says so here.
         self.exchange()
-        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+        if self._group is None:
+            self._group = dist.new_group(timeout=_SILENCE)
+        return DistributedDataParallel(model, process_group=self._group, gradient_as_bucket_view=True)
 
     def part(self) -> bool:
         """Waits until all have come so far, and says whether they have. All call it, before they leave.
@@ -136,7 +145,7 @@ class Ranks:
         buffer = torch.zeros(_WIDTH, dtype=torch.float64)
         buffer[0] = float(gives_up)
         buffer[1 : len(numbers) + 1] = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(buffer)
+        dist.all_reduce(buffer, group=self._group)
         if buffer[0] > 0:
             raise Abandoned
         return buffer[1 : len(numbers) + 1].tolist()
