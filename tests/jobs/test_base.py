@@ -132,6 +132,30 @@ def test_what_a_run_learns_from_is_no_measure_of_what_it_keeps(well_read: Base, 
         assert (read_kept(tmp_path) is not None) is there
 
 
+def test_what_the_bases_of_a_base_have_read_is_not_its_own(well_read: Base, tmp_path: Path) -> None:
+    part = well_read.held_out()
+    assert part is not None
+    read = index_of(part.ids, well_read.tokenizer)
+    parts = CopyIndexes.from_bytes(well_read.checkpoint.copy_index, tokenizer_sha256=well_read.tokenizer.sha256).parts
+    heir = replace(
+        well_read, checkpoint=replace(well_read.checkpoint, copy_index=CopyIndexes(parts + read.parts).to_bytes())
+    )
+    write_kept(tmp_path, heir, heir.tokenizer, own=read)
+    assert read_kept(tmp_path) is None
+
+
+def test_of_a_small_sample_it_takes_a_longer_passage(well_read: Base, tmp_path: Path) -> None:
+    part = open_corpus(tmp_path / "run" / "corpus").train
+    short = replace(part, ids=part.ids[:900])
+    none = index_of([], well_read.tokenizer)
+    assert well_read.learned_share(short, well_read.tokenizer, none) > 0.9
+    few = NgramIndex.build(part.ids, tokenizer_sha256=well_read.tokenizer.sha256, max_bytes=700)
+    assert few.covered < 0.1
+    sampled = replace(well_read, checkpoint=replace(well_read.checkpoint, copy_index=CopyIndexes((few,)).to_bytes()))
+    assert sampled.learned_share(short, sampled.tokenizer, none) == 0.0
+    assert sampled.learned_share(part, sampled.tokenizer, none) > 0.9
+
+
 def test_of_a_language_of_few_sentences_nothing_follows(base: Base, trained_run: Path, tmp_path: Path) -> None:
     corpus = open_corpus(trained_run / "corpus")
     own = index_of(corpus.train.ids, base.tokenizer)
@@ -157,9 +181,10 @@ def test_a_base_knows_how_much_of_a_text_it_has_learned_from(well_read: Base, tm
     assert shares == [pytest.approx(0.8, abs=0.05), 0.0, 0.0, 0.0]
 
 
-def test_a_base_that_does_not_tell_is_no_trouble(well_read: Base) -> None:
-    part = well_read.held_out()
+def test_a_base_that_does_not_tell_is_no_trouble(well_read: Base, tmp_path: Path) -> None:
+    part = open_corpus(tmp_path / "run" / "corpus").train
     none = index_of([], well_read.tokenizer)
+    assert well_read.learned_share(part, well_read.tokenizer, none) > 0.9
     for index in (b"", b"junk"):
         silent = replace(well_read, checkpoint=replace(well_read.checkpoint, copy_index=index))
         assert silent.learned_share(part, silent.tokenizer, none) == 0.0

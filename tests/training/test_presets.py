@@ -64,6 +64,7 @@ def test_two_networks_share_the_time_where_it_suffices_for_both() -> None:
     assert members(TextSurvey(3_000_000, 60)) == 1
     assert members(SMALL, minutes=1) == members(SMALL) == 3
     assert all(settings(name, LARGE).model.members == 1 for name in get_args(PresetName))
+    assert members(LARGE, minutes=600) == 1
 
 
 @pytest.mark.parametrize("name", get_args(PresetName))
@@ -105,7 +106,7 @@ def test_more_passes_over_a_text_need_more_dropout() -> None:
     assert settings("balanced", LARGE).training.dropout_passes == 0
 
 
-def test_an_hour_takes_the_recipes_of_the_models_that_ship() -> None:
+def test_an_hour_takes_the_recipes_of_the_first_runs_of_what_ships() -> None:
     for survey, name in ((MIDDLE, "shakespeare/teacher-1"), (LARGE, "fairy-tales/first")):
         shipped = parse_settings(RunSettings, read_settings_file(ROOT / "checkpoints" / f"{name}.yaml"))
         chosen = parse_settings(RunSettings, preset_settings("thorough", survey, mogrifies=True))

@@ -65,18 +65,20 @@ class Base:
     def learned_share(self, part: TextPart | None, tokenizer: Tokenizer, own: CopyIndexes) -> float:
         """The share of `part`, in ids of `tokenizer`, that the base has learned from, where that is half of it or more.
 
-        Else it is 0, as where it cannot be told: the base has no index, or the text repeats itself so much that even
-        its other part, of which `own` is the index, seems to hold this one.
+        Else it is 0, as where it cannot be told: the base has no index, or one of a small sample; documents are shorter
+        than passages that tell; or the text repeats itself so much that even its other part, of which `own` is the
+        index, seems to hold this one.
         """
         if part is None:
             return 0.0
-        ids = np.concatenate(passages(part.ids, max_tokens=_MAX_COMPARED_TOKENS, count=STREAMS)).tolist()
+        ids = _compared(part)
         share = _share_read(self._indexes(), _encoded_anew(ids, tokenizer, self.tokenizer))
         return share if share >= _MOSTLY > _share_read(own, ids) else 0.0
 
     def has_read(self, ids: list[int]) -> bool:
-        """Whether it seems to have learned from most of `ids`."""
-        return _share_read(self._indexes(), ids) >= _MOSTLY
+        """Whether its own text, not that of its bases, seems to hold most of `ids`."""
+        indexes = self._indexes()
+        return _share_read(indexes.first if indexes else None, ids) >= _MOSTLY
 
     def _indexes(self) -> CopyIndexes | None:
         try:
@@ -113,9 +115,11 @@ def write_kept(
         return
     ids = np.concatenate(passages(part.ids, max_tokens=max_tokens, count=STREAMS)).tolist()
     text = base.tokenizer.decode(ids)
-    before, ids = ids, _encoded_anew(ids, base.tokenizer, tokenizer)
+    ids = _encoded_anew(ids, base.tokenizer, tokenizer)
+    compared = _compared(part)
     # Where a text repeats itself so much that its other part seems to hold it, nothing follows from that.
-    if _share_read(own, ids) >= _MOSTLY and not base.has_read(before):
+    learned = _share_read(own, _encoded_anew(compared, base.tokenizer, tokenizer)) >= _MOSTLY
+    if learned and not base.has_read(compared):
         return
     kept = {"ids": ids, "chars": len(text), "bytes": len(text.encode())}
     write_atomically(corpus / _KEPT, json.dumps(kept).encode())
@@ -133,10 +137,20 @@ def read_kept(corpus: Path) -> HeldOut | None:
         raise BadCorpus(_KEPT, "damaged") from None
 
 
+def _compared(part: TextPart) -> list[int]:
+    ids: list[int] = np.concatenate(passages(part.ids, max_tokens=_MAX_COMPARED_TOKENS, count=STREAMS)).tolist()
+    return ids
+
+
 def _share_read(indexes: CopyIndexes | None, ids: list[int]) -> float:
     """The share of `ids` that lies in long passages of the indexed texts."""
-    spans = indexes.copied_spans(ids) if indexes else []
-    return sum(end - start for start, end in spans if end - start >= _READ_TOKENS) / max(1, len(ids))
+    read = np.zeros(len(ids), bool)
+    for part in indexes.parts if indexes else ():
+        for start, end in part.copied_spans(ids):
+            # Of a sample fewer phrases are looked up in a passage, all of which may be there by chance.
+            if (end - start) * part.covered >= _READ_TOKENS:
+                read[start:end] = True
+    return float(read.mean()) if ids else 0.0
 
 
 def _encoded_anew(ids: list[int], before: Tokenizer, after: Tokenizer) -> list[int]:

@@ -76,11 +76,11 @@ def follow_run(
     corpus = open_corpus(folder.corpus)
     model = LanguageModel(settings.model).to(chosen)
     lineage = {} if settings.base is None else {"base": settings.base}
-    without_bf16 = bool(restores) and emulating > 0
-    trainer = make_trainer(folder, settings, corpus, model, lineage, ranks, without_bf16=without_bf16)
+    trainer = make_trainer(folder, settings, corpus, model, lineage, ranks, without_bf16=emulating > 0)
     if restores:
         saved = load_checkpoint(folder.last, limits=limits)
         trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
+        ranks.exchange()  # all have read before rank 0 writes
     if extends and longer is not None:
         trainer.extend(longer)
     return FollowingRun(settings.training, corpus, trainer)

@@ -35,6 +35,13 @@ class ProcessIdentity:
         assert found is not None
         return found
 
+    def is_same(self, other: object) -> bool:
+        """Whether `other`, as JSON holds an identity, is of this process."""
+        if not isinstance(other, dict) or (other.get("host"), other.get("pid")) != (self.host, self.pid):
+            return False
+        started = other.get("started")
+        return isinstance(started, int | float) and abs(started - self.started) <= _ROUNDING_SECONDS
+
     @property
     def is_here(self) -> bool:
         """Whether it was started on this machine, so that `process` can tell."""

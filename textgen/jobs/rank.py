@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -65,8 +65,8 @@ class Rank:
         """`resume_run`; a run that is trained `longer` is so once, however often torchrun starts again."""
         if not self.leads:
             return follow_run(path, self.ranks, longer=longer, device=self.device, limits=limits)
-        folder = RunFolder(path)
-        if self.restarted and folder.read_about().get("extended_by") == self.supervised.starter:
+        folder, starter = RunFolder(path), self.supervised.starter
+        if self.restarted and starter is not None and starter.is_same(folder.read_about().get("extended_by")):
             longer = None
         run = resume_run(
             path,
@@ -77,8 +77,8 @@ class Rank:
             ranks=self.ranks,
             process=self.supervised.supervisor,
         )
-        if longer is not None:
-            folder.write_about(extended_by=self.supervised.starter)
+        if longer is not None and starter is not None:
+            folder.write_about(extended_by=asdict(starter))
         return run
 
     @contextmanager

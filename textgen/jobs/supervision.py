@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from textgen.errors import Abandoned, ProcessesEnded, TextgenError, error_as_dict, error_from_dict
 from textgen.files import write_atomically
@@ -82,10 +81,9 @@ class Supervised:
         self._thread: threading.Thread | None = None
 
     @property
-    def starter(self) -> dict[str, Any] | None:
-        """The process of torchrun, as JSON can hold it: the same for all that it starts, again and again."""
-        identity = ProcessIdentity.of(self._torchrun)
-        return asdict(identity) if identity else None
+    def starter(self) -> ProcessIdentity | None:
+        """The process of torchrun: the same for all that it starts, again and again. None when it has ended."""
+        return ProcessIdentity.of(self._torchrun)
 
     def watch(self, stop: Callable[[RunState], None]) -> None:
         """From now on calls `stop` when that is asked."""

@@ -261,6 +261,7 @@ def resume_run(
         _, _, emulating = ranks.exchange(1.0, float(longer is not None), float(emulates_bf16(chosen)))
         trainer = make_trainer(folder, settings, corpus, model, saved.lineage, ranks, without_bf16=emulating > 0)
         trainer.restore(saved.model.state_dict(), TrainingSnapshot.load(folder.last))
+        ranks.exchange()  # all have read before one writes
         index = run_copy_index(folder, corpus, limits=limits, progress=progress)
         run = TrainingRun(
             folder, settings, corpus, trainer, lock, copy_index=index, lineage=saved.lineage, figures=saved.figures
@@ -378,8 +379,10 @@ def _begin(
     settings = update_settings(settings, model=model.settings.model_dump(), training=training.model_dump())
     folder.write_settings(settings)
     # The others find all that they need in the folder now.
-    ranks.exchange(0.0, 0.0, 0.0)
-    trainer = make_trainer(folder, settings, corpus, model, lineage, ranks)
+    _, _, emulating = ranks.exchange(0.0, 0.0, float(emulates_bf16(device)))
+    # Alone it is as was asked, or measured.
+    without_bf16 = emulating > 0 and not ranks.alone
+    trainer = make_trainer(folder, settings, corpus, model, lineage, ranks, without_bf16=without_bf16)
     return TrainingRun(folder, settings, corpus, trainer, lock, copy_index=copy_index, lineage=lineage, figures={})
 
 
@@ -395,8 +398,8 @@ def make_trainer(
 ) -> Trainer:
     """The trainer of a run. All ranks call it; raises `InvalidSetting` when there is not a row for each.
 
-    `without_bf16`: a run in bf16 comes from a machine that has such instructions, and trains in fp32 here. What its
-    folder says stays, for when it goes on there.
+    `without_bf16`: a run in bf16 trains in fp32 here, where a processor would emulate it. What its folder says stays,
+    for when it goes on elsewhere.
     """
     training = settings.training
     if without_bf16 and training.precision == "bf16":

@@ -26,8 +26,8 @@ from textgen.training.device import choose_device
 _JOIN = timedelta(minutes=10)
 # The others wait as long while rank 0 reads a large text. That a process has died is seen at once, by its connection.
 _WAIT = timedelta(hours=12)
-# While they train all hear of one another at every step, but for evaluations, samples and saving. A host that has lost
-# its power or its network says nothing; the others then end, and torchrun starts what is left again.
+# While they train all hear of one another at every step, but for what rank 0 does alone: evaluations, samples, saving.
+# A host that has lost its power or its network says nothing; the others then end, and torchrun tries again for a while.
 _SILENCE = timedelta(hours=1)
 # Numbers in an exchange, one of which says that a rank gives up. All are of one size, so that any two can meet.
 _WIDTH = 16

@@ -25,7 +25,7 @@ _QUICK = {"embedding_dropout": 0.0, "input_dropout": 0.1, "output_dropout": 0.2,
 _MEDIUM = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.35, "weight_dropout": 0.1}
 _STRONG = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.4, "weight_dropout": 0.3}
 _STRONGEST = {"embedding_dropout": 0.1, "input_dropout": 0.3, "output_dropout": 0.5, "weight_dropout": 0.4}
-# The recipe of the fairy tales that ship, in an hour and a quarter.
+# The first run of the fairy tales that ship, in an hour and a quarter.
 _LONG = {"embedding_dropout": 0.1, "input_dropout": 0.2, "output_dropout": 0.3, "weight_dropout": 0.2}
 _LONG |= {"dropout_passes": 6.0, "batch_size": 32}
 
@@ -113,7 +113,7 @@ def preset_settings(
         if small:
             # Fast machines are at the best of them within a minute; to evaluate so little text takes no time.
             chosen |= {"weight_decay": 0.2, "evaluations": {"quick": 12, "balanced": 30, "thorough": 60}[name]}
-        if name != "quick" and not small and passes >= _PASSES_FOR_TWO:
+        if name != "quick" and not small and not large and passes >= _PASSES_FOR_TWO:
             # Better than one that reads the text twice as often: that learns by heart.
             model["members"] = 2
         if name == "quick" and not small:
