@@ -47,7 +47,8 @@ def run_copy_index(
     except (OSError, BadCheckpoint):
         limits = limits or Limits()
         own = build_copy_index(corpus, limits=limits, progress=progress)
-        known = _of_base(base, corpus.tokenizer.sha256)
+        # A base of the same text has the same index.
+        known = [part for part in _of_base(base, corpus.tokenizer.sha256) if part.to_bytes() != own.to_bytes()]
         data = CopyIndexes((own, *known)).within(limits.max_copy_indexes_bytes).to_bytes()
         write_atomically(path, data)
     return data
