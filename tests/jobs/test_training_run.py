@@ -302,6 +302,12 @@ def test_what_a_base_has_read_is_known_as_copied_too(settings: RunSettings, trai
     old = open_corpus(trained_run / "corpus").train.ids[1:400]
     assert known.copied_share(old) == 1.0
     assert known.copied_share(run.corpus.train.ids[1:]) == 1.0
+    assert len(known.parts) == 2
+    # The same text is there once.
+    again = start_run(tmp_path / "again", update_settings(settings, base=str(trained_run)), device="cpu")
+    again.stop()
+    train(again)
+    assert len(require_index(again).parts) == 1
     # Not where the same numbers mean other pieces.
     text = {**new.text.model_dump(), "base_vocabulary": "new", "vocab_size": 300}
     other = start_run(tmp_path / "other", update_settings(new, text=text), device="cpu")
