@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,13 @@ from textgen.text.tokenizer import EOS_ID, Tokenizer
 _START_SECONDS = 120.0
 # Two cores carry a server, a browser, a training and another worker's tests: what is true in the end may take a while.
 expect.set_options(timeout=30_000)
+# On a Space a thread of gradio's, for those who edit an app while it runs, walks through all modules once. It may
+# stumble over one that is imported meanwhile; nothing of ours needs it.
+_STUMBLED = re.compile(
+    r"^Exception in thread .*\nTraceback .*\n(?: .*\n)*? .*spaces/reloading/.*\n(?: .*\n)*"
+    r"RuntimeError: dictionary changed size during iteration$",
+    re.MULTILINE,
+)
 _BROWSER_OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -98,7 +106,7 @@ def served(models: Path, folder: Path, *options: str, **environment: str) -> Ite
             process.wait(30)
             # pytest shows this where a test fails, and nowhere else.
             print(log.read_text(encoding="utf-8", errors="replace"))
-    assert "Traceback" not in log.read_text(encoding="utf-8", errors="replace")
+    assert "Traceback" not in _STUMBLED.sub("", log.read_text(encoding="utf-8", errors="replace"))
 
 
 @pytest.fixture(scope="package")
