@@ -91,7 +91,8 @@ class ModelsTab:
         named = [self._language, self.shown, self._title]
         renamed = gr.on([rename.click, self._title.submit], self.rename, named, [self._deleted, told], **quiet)
         asked = [self._language, self.shown]
-        deleted = delete.click(self.delete, asked, [self._deleted, told], js=_sure(), **quiet)
+        # A click right after one that was thought better of, while that is still on its way, is meant too.
+        deleted = delete.click(self.delete, asked, [self._deleted, told], js=_sure(), trigger_mode="multiple", **quiet)
         self._changed = [renamed.then, deleted.then]
         self.shown.change(self.title_of, [self.shown], [self._title], **quiet)
         self._told.append(told)
@@ -214,10 +215,10 @@ class ModelsTab:
             return _problem(error, language)
         return "", status_html(say("model_renamed", language, title=title))
 
-    def delete(self, request: gr.Request, language_name: str, name: str) -> tuple[str, str]:
+    def delete(self, request: gr.Request, language_name: str, name: str) -> tuple[Any, Any]:
         """Deletes the chosen model; says below the list that it is gone, or beside the button why it is not."""
         if not name:  # thought better of it
-            return "", ""
+            return gr.skip(), gr.skip()
         language, person = known_language(language_name), self._people.of(request)
         try:
             title = self._shelf.model(name, person).title
