@@ -58,7 +58,8 @@ def _show(run: Any, display: TrainingDisplay | None, line: StatusLine) -> None:
     if display is not None:
         for sentence in [*report_lines(run.corpus.reports), *filter(None, [run.corpus.note])]:
             line.print(sentence)
-        if share := run.folder.read_about().get("base_learned"):
+        share = run.folder.read_about().get("base_learned")
+        if isinstance(share, float) and share:
             line.print(base_learned_sentence(share))
     for event in run.events():
         if display is not None:

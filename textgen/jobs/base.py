@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from textgen.config import RunSettings
-from textgen.errors import BadCheckpoint, BadCorpus, InvalidSetting
+from textgen.errors import BadCorpus, InvalidSetting
 from textgen.files import write_atomically
-from textgen.jobs.checkpoints import open_checkpoint, open_copy_index
+from textgen.jobs.checkpoints import open_checkpoint, sound_copy_index
 from textgen.jobs.run_folder import run_of
 from textgen.limits import Limits
 from textgen.model.checkpoint import Checkpoint
@@ -71,20 +71,14 @@ class Base:
         """
         if part is None:
             return 0.0
-        ids = _compared(part)
-        share = _share_read(self._indexes(), _encoded_anew(ids, tokenizer, self.tokenizer))
+        ids = _from_all_over(part, _MAX_COMPARED_TOKENS)
+        share = _share_read(sound_copy_index(self.checkpoint), _encoded_anew(ids, tokenizer, self.tokenizer))
         return share if share >= _MOSTLY > _share_read(own, ids) else 0.0
 
     def has_read(self, ids: list[int]) -> bool:
         """Whether its own text, not that of its bases, seems to hold most of `ids`."""
-        indexes = self._indexes()
+        indexes = sound_copy_index(self.checkpoint)
         return _share_read(indexes.first if indexes else None, ids) >= _MOSTLY
-
-    def _indexes(self) -> CopyIndexes | None:
-        try:
-            return open_copy_index(self.checkpoint)
-        except BadCheckpoint:
-            return None
 
 
 def open_base(settings: RunSettings, *, limits: Limits | None = None) -> Base | None:
@@ -113,10 +107,10 @@ def write_kept(
     part = base.held_out()
     if part is None or len(part.ids) < 2:
         return
-    ids = np.concatenate(passages(part.ids, max_tokens=max_tokens, count=STREAMS)).tolist()
+    ids = _from_all_over(part, max_tokens)
     text = base.tokenizer.decode(ids)
     ids = _encoded_anew(ids, base.tokenizer, tokenizer)
-    compared = _compared(part)
+    compared = _from_all_over(part, _MAX_COMPARED_TOKENS)
     # Where a text repeats itself so much that its other part seems to hold it, nothing follows from that.
     learned = _share_read(own, _encoded_anew(compared, base.tokenizer, tokenizer)) >= _MOSTLY
     if learned and not base.has_read(compared):
@@ -137,8 +131,8 @@ def read_kept(corpus: Path) -> HeldOut | None:
         raise BadCorpus(_KEPT, "damaged") from None
 
 
-def _compared(part: TextPart) -> list[int]:
-    ids: list[int] = np.concatenate(passages(part.ids, max_tokens=_MAX_COMPARED_TOKENS, count=STREAMS)).tolist()
+def _from_all_over(part: TextPart, max_tokens: int) -> list[int]:
+    ids: list[int] = np.concatenate(passages(part.ids, max_tokens=max_tokens, count=STREAMS)).tolist()
     return ids
 
 

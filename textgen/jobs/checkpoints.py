@@ -50,3 +50,11 @@ def open_copy_index(checkpoint: Checkpoint) -> CopyIndexes | None:
     if not checkpoint.copy_index:
         return None
     return CopyIndexes.from_bytes(checkpoint.copy_index, tokenizer_sha256=checkpoint.tokenizer_sha256, file=COPY_INDEX)
+
+
+def sound_copy_index(checkpoint: Checkpoint) -> CopyIndexes | None:
+    """The same, for whom a damaged one is as good as none."""
+    try:
+        return open_copy_index(checkpoint)
+    except BadCheckpoint:
+        return None

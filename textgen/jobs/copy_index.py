@@ -6,7 +6,7 @@ from pathlib import Path
 
 from textgen.errors import BadCheckpoint
 from textgen.files import write_atomically
-from textgen.jobs.checkpoints import open_copy_index
+from textgen.jobs.checkpoints import sound_copy_index
 from textgen.jobs.run_folder import RunFolder
 from textgen.limits import Limits
 from textgen.model.checkpoint import COPY_INDEX, Checkpoint
@@ -57,8 +57,5 @@ def run_copy_index(
 def _of_base(base: Checkpoint | None, tokenizer_sha256: str) -> tuple[NgramIndex, ...]:
     if base is None or base.tokenizer_sha256 != tokenizer_sha256:
         return ()
-    try:
-        indexes = open_copy_index(base)
-    except BadCheckpoint:  # a run from it is worth more than its index
-        return ()
+    indexes = sound_copy_index(base)  # a run from it is worth more than its index
     return indexes.parts if indexes else ()
